@@ -1,0 +1,211 @@
+"""The only door to ``array-api-compat``: which library, which device, how to reach the host.
+
+Everything else in the package asks here, so that no other room needs to know how a
+library spells its devices, its half-precision types or its way to NumPy.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import array_api_compat as compat
+import numpy as np
+
+from devconv._check import InvalidType
+
+Array: TypeAlias = Any
+"""An array of any library that follows the Python array API standard."""
+Namespace: TypeAlias = Any
+"""The module whose functions compute on an array, ``xp`` by custom."""
+
+NAMES = {
+    "numpy": "NumPy",
+    "cupy": "CuPy",
+    "torch": "PyTorch",
+    "jax": "JAX",
+    "array_api_strict": "array-api-strict",
+}
+HALF = ("float16", "bfloat16")
+
+# Subclasses of numpy.ndarray whose arithmetic means something else.
+_STRANGE = (np.ma.MaskedArray, np.matrix)
+
+
+def is_array(x: object) -> bool:
+    """Whether ``x`` is an array of a library that follows the standard."""
+    return compat.is_array_api_obj(x) and not isinstance(x, _STRANGE)
+
+
+def array_namespace(*arrays: Array | None) -> Namespace:
+    """The namespace the arrays share; ``None`` entries are passed over."""
+    return compat.array_namespace(*(x for x in arrays if x is not None))
+
+
+@lru_cache(maxsize=64)
+def _library_of_module(name: str) -> str:
+    root, _, rest = name.partition(".")
+    return rest.split(".")[0] if root == "array_api_compat" else root
+
+
+def library(xp: Namespace) -> str:
+    """The short name of a namespace's library: ``"numpy"``, ``"cupy"``, ``"torch"``, ..."""
+    return _library_of_module(xp.__name__)
+
+
+def device(x: Array) -> Any:
+    """The library's own device object of ``x``; ``None`` under ``jax.jit``."""
+    return compat.device(x)
+
+
+def device_name(x: Array) -> str:
+    """The device of ``x`` as this library names devices: ``"cpu"``, ``"cuda:0"``, ``"torch"``."""
+    return spec_of(library(array_namespace(x)), device(x))
+
+
+def spec_of(name: str, native: Any) -> str:
+    """The device string for the device object ``native`` of the library called ``name``."""
+    if name == "numpy":
+        return "cpu"
+    if name == "cupy":
+        return f"cuda:{native.id}"
+    if name == "jax":
+        return "jax" if native is None else _jax_spec(native)
+    if name == "array_api_strict":
+        label = str(native).partition("('")[2].rstrip("')") or str(native)
+        return name if label == "CPU_DEVICE" else f"{name}:{label}"
+    return name if str(native) == "cpu" else f"{name}:{native}"
+
+
+def _jax_spec(native: Any) -> str:
+    first = native
+    if hasattr(native, "device_set"):  # a sharding: name its first device
+        first = min(native.device_set, key=lambda d: d.id)
+    if first.platform == "cpu":
+        return "jax" if first.id == 0 else f"jax:cpu:{first.id}"
+    platform = "cuda" if first.platform == "gpu" else first.platform
+    return f"jax:{platform}:{first.id}"
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name of a dtype whatever the library: ``"float32"``."""
+    key = (type(dtype), dtype)  # the type first: dtypes of two libraries dislike comparison
+    name = _dtype_names.get(key)
+    if name is None:
+        name = _dtype_names[key] = _name_of_dtype(dtype)
+    return name
+
+
+_dtype_names: dict[tuple[type, Any], str] = {}
+
+
+def _name_of_dtype(dtype: Any) -> str:
+    if isinstance(dtype, str):
+        return dtype
+    if isinstance(dtype, np.dtype):
+        return dtype.name
+    if isinstance(dtype, type) and issubclass(dtype, np.generic):
+        return np.dtype(dtype).name
+    if hasattr(dtype, "_np_dtype"):  # array-api-strict
+        return str(dtype._np_dtype)
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
+    return str(name).rpartition(".")[2]
+
+
+def dtype_of(xp: Namespace, name: str) -> Any:
+    """The dtype called ``name`` in the namespace ``xp``."""
+    dtype = getattr(xp, name, None)
+    if dtype is None:
+        raise InvalidType(f"{NAMES.get(library(xp), library(xp))} has no dtype {name!r}")
+    return dtype
+
+
+def is_floating(x: Array) -> bool:
+    """Whether ``x`` holds real floating-point numbers (half precision included)."""
+    return dtype_name(x.dtype) in ("float32", "float64", *HALF)
+
+
+def is_integer(x: Array) -> bool:
+    """Whether ``x`` holds signed or unsigned integers."""
+    name = dtype_name(x.dtype)
+    return name.startswith(("int", "uint"))
+
+
+def wide_dtype(x: Array) -> Any:
+    """The dtype that long sums over ``x`` use: float32 for half precision, else its own."""
+    return array_namespace(x).float32 if dtype_name(x.dtype) in HALF else x.dtype
+
+
+def widen(x: Array) -> Array:
+    """``x`` in :func:`wide_dtype`; ``x`` itself when it is that already."""
+    return cast(x, wide_dtype(x))
+
+
+def cast(x: Array, dtype: Any) -> Array:
+    """``x`` with ``dtype``; ``x`` itself when it has it already."""
+    return x if x.dtype == dtype else array_namespace(x).astype(x, dtype)
+
+
+def on_device(x: Array) -> AbstractContextManager[Any]:
+    """Make the device of ``x`` the current one where a library has such a thing (CuPy).
+
+    CuPy ignores ``device=`` at creation and creates on the current device instead.
+    """
+    if library(array_namespace(x)) == "cupy":
+        return x.device
+    return nullcontext()
+
+
+def is_readable(x: Array) -> bool:
+    """Whether reading values of ``x`` costs nothing: no device to wait for, nothing traced."""
+    name = library(array_namespace(x))
+    if name == "numpy":
+        return True
+    if name == "array_api_strict":
+        return device_name(x) == name
+    if name == "torch":
+        torch = _module("torch")
+        traced = torch.compiler.is_compiling() or type(x) is not torch.Tensor
+        return x.device.type == "cpu" and not traced
+    return False
+
+
+def to_numpy(x: Array) -> np.ndarray:
+    """Bring an array to the host as a NumPy array (PyTorch and JAX on a CPU: no copy).
+
+    ``bfloat16``, which NumPy does not have, arrives as float32 with the same values.
+
+    >>> import numpy as np
+    >>> to_numpy(np.ones(2))
+    array([1., 1.])
+    """
+    if isinstance(x, np.ndarray | np.generic):
+        return np.asarray(x)
+    if not is_array(x):
+        raise InvalidType(
+            f"to_numpy: expected an array, got {type(x).__name__}; make one with numpy.asarray(x)"
+        )
+    xp = array_namespace(x)
+    if dtype_name(x.dtype) == "bfloat16":
+        x = xp.astype(x, xp.float32)
+    name = library(xp)
+    if name == "cupy":
+        return x.get()
+    if name == "torch":
+        return x.detach().cpu().numpy()
+    if name == "array_api_strict":
+        return np.asarray(x.to_device(xp.Device("CPU_DEVICE")))
+    return np.asarray(x)
+
+
+def as_array(x: Array) -> Array:
+    """A 0-d array where NumPy's reductions hand back a scalar; everything else unchanged."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
+
+
+def _module(name: str) -> ModuleType:
+    import importlib
+
+    return importlib.import_module(name)

@@ -1,0 +1,140 @@
+"""Argument checks in one voice: one line that names the argument, its shape and the fix.
+
+Every error the package raises on purpose is a :class:`DevconvError`, and at the same time
+a ``ValueError`` (values, shapes, devices) or a ``TypeError`` (kinds, dtypes, libraries).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any, TypeAlias
+
+Shape: TypeAlias = tuple[int, ...]
+Pair: TypeAlias = tuple[int, int]
+
+
+class DevconvError(Exception):
+    """An error raised on purpose; ``path`` and ``kind`` name the layer it happened in.
+
+    >>> str(InvalidValue("stride must be at least 1, got 0"))
+    'stride must be at least 1, got 0'
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.path: tuple[str, ...] = ()
+        self.kind = ""
+
+    def __str__(self) -> str:
+        where = " ".join(
+            part
+            for part in (".".join(self.path), f"({self.kind})" if self.path else self.kind)
+            if part
+        )
+        return f"{where}: {self.args[0]}" if where else str(self.args[0])
+
+
+class InvalidValue(DevconvError, ValueError):
+    """A value, shape or device that cannot be used."""
+
+
+class InvalidType(DevconvError, TypeError):
+    """A kind of argument, a dtype or a library that cannot be used."""
+
+
+@contextmanager
+def located(kind: str, name: str | None = None) -> Iterator[None]:
+    """Tell an error raised inside which layer (and under which name) it happened in."""
+    try:
+        yield
+    except DevconvError as error:
+        error.kind = error.kind or kind
+        if name is not None:
+            error.path = (name, *error.path)
+        raise
+
+
+def integer(name: str, value: Any, *, least: int) -> int:
+    """``value`` as an int of at least ``least``."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidType(f"{name} must be an int, got {value!r}") from None
+    if number < least:
+        raise InvalidValue(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def per_dimension(name: str, value: Any, rank: int, *, least: int) -> Shape:
+    """An int, or one int per spatial dimension, as a tuple with ``rank`` entries."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != rank:
+            raise InvalidValue(
+                f"{name} needs one entry for each of {rank} spatial dimensions, got {value!r}"
+            )
+        return tuple(integer(f"{name}[{i}]", v, least=least) for i, v in enumerate(value))
+    return (integer(name, value, least=least),) * rank
+
+
+def pairs_per_dimension(name: str, value: Any, rank: int) -> tuple[Pair, ...]:
+    """An int, or one int or ``(before, after)`` pair per dimension, as pairs."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        amount = integer(name, value, least=0)
+        return ((amount, amount),) * rank
+    if len(value) != rank:
+        raise InvalidValue(
+            f"{name} needs one entry (an int or a (before, after) pair) for each of "
+            f"{rank} spatial dimensions, got {value!r}"
+        )
+    return tuple(_pair(f"{name}[{i}]", entry) for i, entry in enumerate(value))
+
+
+def _pair(name: str, entry: Any) -> Pair:
+    if isinstance(entry, Sequence) and not isinstance(entry, str):
+        if len(entry) != 2:
+            raise InvalidValue(f"{name} must be an int or a (before, after) pair, got {entry!r}")
+        return integer(name, entry[0], least=0), integer(name, entry[1], least=0)
+    amount = integer(name, entry, least=0)
+    return amount, amount
+
+
+def number(
+    name: str, value: Any, *, least: float | None = None, above: float | None = None
+) -> float:
+    """``value`` as a finite float, at least ``least`` or strictly above ``above``."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidType(f"{name} must be a number, got {value!r}")
+    result = float(value)
+    if result != result or (least is not None and result < least):
+        raise InvalidValue(f"{name} must be at least {least}, got {value!r}")
+    if above is not None and result <= above:
+        raise InvalidValue(f"{name} must be greater than {above}, got {value!r}")
+    return result
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """``value`` if it is one of ``options``."""
+    if value not in options:
+        raise InvalidValue(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+    return str(value)
+
+
+def rank_at_least(name: str, shape: Shape, least: int, layout: str) -> None:
+    """Refuse an array with fewer than ``least`` dimensions."""
+    if len(shape) < least:
+        raise InvalidValue(f"{name} must have shape {layout}, got {shape}")
+
+
+def show(shape: Sequence[int | None]) -> str:
+    """A shape in words, with ``N`` for a batch of unknown size.
+
+    >>> show((None, 3, 28, 28))
+    '(N, 3, 28, 28)'
+    """
+    entries = ["N" if n is None else str(n) for n in shape]
+    return f"({entries[0]},)" if len(entries) == 1 else f"({', '.join(entries)})"

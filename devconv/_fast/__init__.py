@@ -1,0 +1,72 @@
+"""The one door for speed: a table ``(primitive, library) -> a quicker route``.
+
+Operations are written once against the standard and ask :func:`route` whether their
+array's library has a quicker way through a *whole primitive*. An entry stays only with a
+test that it equals the written-once route (``tests/test_fast.py``) and a recorded
+benchmark that says what it buys (``benchmarks/results``). Nothing above
+:mod:`devconv.functional` knows that this room exists.
+
+``DEVCONV_GENERIC=1`` in the environment, or :func:`generic` around a call, closes the door:
+everything then runs as it is written once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from devconv._array import Array, array_namespace, library
+from devconv._fast import strided
+
+Route = Callable[..., Any]
+
+TABLE: dict[tuple[str, str], Route] = {
+    ("take", "numpy"): strided.take_numpy,
+    ("take", "cupy"): strided.take_cupy,
+    ("take", "torch"): strided.take_torch,
+}
+
+MIB = 2**20
+_WORKSPACE = {
+    "numpy": 1 * MIB,  # columns of one tile stay in a core's second-level cache
+    "array_api_strict": 1 * MIB,
+    "torch": 4 * MIB,
+    "cupy": 1024 * MIB,  # one large product per launch
+}
+
+_generic: ContextVar[bool] = ContextVar(
+    "devconv_generic", default=os.environ.get("DEVCONV_GENERIC", "") not in ("", "0")
+)
+
+
+@contextmanager
+def generic(enabled: bool = True) -> Iterator[None]:
+    """Run everything inside by the written-once routes alone (or not, with ``False``)."""
+    token = _generic.set(enabled)
+    try:
+        yield
+    finally:
+        _generic.reset(token)
+
+
+def route(primitive: str, x: Array) -> Route | None:
+    """The quicker route through ``primitive`` for arrays like ``x``, if there is one."""
+    if _generic.get():
+        return None
+    return TABLE.get((primitive, library(array_namespace(x))))
+
+
+def workspace(x: Array) -> int | None:
+    """How many bytes of columns one tile may hold; ``None`` for no limit.
+
+    A constant of the library and the kind of device, never of what is free at the moment:
+    tile edges decide the order of sums, and the same call must give the same bits. JAX
+    arrays are immutable and its loops are unrolled, so there one tile holds everything.
+    """
+    name = library(array_namespace(x))
+    if name == "torch" and x.device.type != "cpu":
+        name = "cupy"
+    return _WORKSPACE.get(name)

@@ -1,0 +1,175 @@
+"""Windows contracted with a kernel: one bilinear map, seen from its three sides.
+
+``y = f(k, x)`` is linear in the kernel and linear in the input. :meth:`forward` evaluates
+it, :meth:`to_input` sends ``dy`` back along ``x`` and :meth:`to_kernel` along ``k``. The map
+is the same for every kernel; which of the two classes carries it out is a question of how
+many channels a window sum runs over. :mod:`devconv.functional.conv` calls them tile by tile.
+
+Shapes: slab ``(n, *reach, C)``, tile of ``y`` ``(n, *out, O)``, weight
+``(O, C // groups, *kernel)``. Products run in float32 for half-precision arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+from devconv import _array
+from devconv._array import Array
+from devconv._check import Shape
+from devconv.functional.windows import Windows, put, take, tap
+
+
+class Contraction(Protocol):
+    """One bilinear map of slab and kernel."""
+
+    bytes_per_window: int
+
+    def forward(self, slab: Array, w: Windows) -> Array:
+        """The tile of ``y`` for a slab of ``x``."""
+        ...
+
+    def to_input(self, dy: Array, w: Windows) -> Array:
+        """The cotangent of the slab for a tile of ``dy``."""
+        ...
+
+    def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
+        """This tile's share of the kernel's cotangent, in the class's own layout."""
+        ...
+
+    def kernel_shaped(self, share: Array) -> Array:
+        """A sum of such shares with the shape of the weight."""
+        ...
+
+
+def contraction(weight: Array, groups: int) -> Contraction:
+    """The way to contract that suits the kernel: by products, or channel by channel."""
+    if groups > 1 and weight.shape[1] == 1:
+        return Depthwise(weight, groups)
+    return Product(weight, groups)
+
+
+class Product:
+    """Windows as the rows of a matrix, one 2-D product per group of channels."""
+
+    def __init__(self, weight: Array, groups: int) -> None:
+        xp = _array.array_namespace(weight)
+        self.groups = groups
+        self.shape: Shape = tuple(weight.shape)
+        o, c, *kernel = self.shape
+        self.taps = math.prod(kernel)
+        self.bytes_per_window = self.taps * c * groups * max(4, _itemsize(weight))
+        grouped = xp.reshape(_array.widen(weight), (groups, o // groups, c, self.taps))
+        ordered = xp.permute_dims(grouped, (0, 3, 2, 1))  # (G, taps, c, o/G)
+        self.matrices = xp.reshape(ordered, (groups, self.taps * c, o // groups))
+
+    def _columns(self, slab: Array, w: Windows) -> list[Array]:
+        """Per group, the windows as a matrix ``(windows, taps · C/G)``."""
+        xp = _array.array_namespace(slab)
+        rows = slab.shape[0] * math.prod(w.out)
+        c, width = self.shape[1], self.taps * self.shape[1]
+        if w.is_pointwise:
+            flat = xp.reshape(slab, (rows, 1, self.groups * c))
+        elif self.groups == 1:
+            return [_array.widen(xp.reshape(take(slab, w), (rows, width)))]
+        else:
+            flat = xp.reshape(take(slab, w), (rows, self.taps, self.groups * c))
+        return [
+            _array.widen(xp.reshape(flat[:, :, g * c : (g + 1) * c], (rows, width)))
+            for g in range(self.groups)
+        ]
+
+    def _by_group(self, dy: Array) -> list[Array]:
+        """Per group, ``dy`` as a matrix ``(windows, O/G)``."""
+        xp = _array.array_namespace(dy)
+        o = self.shape[0]
+        flat = _array.widen(xp.reshape(dy, (math.prod(dy.shape[:-1]), o)))
+        size = o // self.groups
+        if self.groups == 1:
+            return [flat]
+        return [flat[:, g * size : (g + 1) * size] for g in range(self.groups)]
+
+    def forward(self, slab: Array, w: Windows) -> Array:
+        xp = _array.array_namespace(slab)
+        products = [
+            columns @ self.matrices[g, ...]  # (windows, taps·C/G) (taps·C/G, O/G)
+            for g, columns in enumerate(self._columns(slab, w))
+        ]
+        y = products[0] if self.groups == 1 else xp.concat(products, axis=1)
+        return xp.reshape(y, (slab.shape[0], *w.out, self.shape[0]))
+
+    def to_input(self, dy: Array, w: Windows) -> Array:
+        xp = _array.array_namespace(dy)
+        n, c = dy.shape[0], self.shape[1]
+        columns = [
+            xp.reshape(part @ self.matrices[g, ...].T, (n, *w.out, self.taps, c))
+            for g, part in enumerate(self._by_group(dy))  # (windows, O/G) (O/G, taps·C/G)
+        ]
+        whole = columns[0] if self.groups == 1 else xp.concat(columns, axis=-1)
+        return put((whole[..., t, :] for t in range(self.taps)), w, like=whole)
+
+    def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
+        xp = _array.array_namespace(slab)
+        pairs = zip(self._columns(slab, w), self._by_group(dy), strict=True)
+        return xp.stack([columns.T @ part for columns, part in pairs])  # (G, taps·C/G, O/G)
+
+    def kernel_shaped(self, share: Array) -> Array:
+        xp = _array.array_namespace(share)
+        o, c, *_ = self.shape
+        split = xp.reshape(share, (self.groups, self.taps, c, o // self.groups))
+        return xp.reshape(xp.permute_dims(split, (0, 3, 2, 1)), self.shape)
+
+
+class Depthwise:
+    """Every output channel reads one input channel: tap by tap, without a product.
+
+    With ``m = O / C`` outputs per channel, ``y[..., c, j] = sum over taps of
+    slab[tap][..., c] · weight[c, j, tap]``.
+    """
+
+    def __init__(self, weight: Array, groups: int) -> None:
+        xp = _array.array_namespace(weight)
+        self.channels, self.multiple = groups, weight.shape[0] // groups
+        self.shape: Shape = tuple(weight.shape)
+        self.taps = math.prod(self.shape[2:])
+        self.bytes_per_window = 4 * weight.shape[0] * max(4, _itemsize(weight))
+        flat = xp.reshape(_array.widen(weight), (groups, self.multiple, self.taps))
+        self.kernel = xp.permute_dims(flat, (2, 0, 1))  # (taps, C, m)
+
+    def _taps(self, slab: Array, w: Windows) -> Iterator[Array]:
+        xp = _array.array_namespace(slab)
+        slab = _array.widen(slab)
+        for offset in w.offsets():
+            yield xp.expand_dims(tap(slab, w, offset), axis=-1)  # (n, *out, C, 1)
+
+    def _split(self, dy: Array) -> Array:
+        xp = _array.array_namespace(dy)
+        return _array.widen(xp.reshape(dy, (*dy.shape[:-1], self.channels, self.multiple)))
+
+    def forward(self, slab: Array, w: Windows) -> Array:
+        xp = _array.array_namespace(slab)
+        total = None
+        for t, pixels in enumerate(self._taps(slab, w)):
+            product = pixels * self.kernel[t, ...]
+            total = product if total is None else total + product
+        return xp.reshape(total, (slab.shape[0], *w.out, self.shape[0]))
+
+    def to_input(self, dy: Array, w: Windows) -> Array:
+        xp = _array.array_namespace(dy)
+        dy = self._split(dy)
+        shares = (xp.sum(dy * self.kernel[t, ...], axis=-1) for t in range(self.taps))
+        return put(shares, w, like=dy[..., 0])
+
+    def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
+        xp = _array.array_namespace(slab)
+        dy, axes = self._split(dy), tuple(range(1 + len(w.out)))
+        return xp.stack([xp.sum(pixels * dy, axis=axes) for pixels in self._taps(slab, w)])
+
+    def kernel_shaped(self, share: Array) -> Array:
+        xp = _array.array_namespace(share)
+        return xp.reshape(xp.permute_dims(share, (1, 2, 0)), self.shape)
+
+
+def _itemsize(x: Array) -> int:
+    return {"float64": 8, "float32": 4}.get(_array.dtype_name(x.dtype), 2)

@@ -1,0 +1,218 @@
+"""Convolution: a function of the kernel *and* the input, and its way back to both.
+
+``conv`` is what deep learning calls convolution (cross-correlation: the kernel is not
+flipped). It is linear in each argument, so its pullback holds two more convolutions: the
+cotangent of the input is ``dy`` convolved with the flipped kernel, the cotangent of the
+kernel is the input convolved with ``dy``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from devconv import _array
+from devconv._array import Array
+from devconv._check import InvalidValue, Shape, integer
+from devconv.functional.contraction import contraction
+from devconv.functional.operation import Pullback, differentiable
+from devconv.functional.windows import (
+    Tile,
+    Windows,
+    accumulate,
+    assemble,
+    channels_first,
+    channels_last,
+    checked_plan,
+    spread,
+)
+
+Padding = int | str | Sequence[int | tuple[int, int]]
+
+
+@differentiable
+def conv(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    /,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> tuple[Array, Pullback]:
+    """Convolve images with a bank of filters, in any number of spatial dimensions.
+
+    ``y[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] · x[n, c, p·stride + k·dilation - before]``
+
+    Args:
+        x: images ``(N, C, *spatial)``.
+        weight: one kernel per output channel over every input channel of its group,
+            ``(C_out, C // groups, *kernel)``.
+        bias: ``(C_out,)`` or ``None``.
+        stride: pixels between windows, an int or one per spatial dimension.
+        padding: zeros around the image in pixels: an int, one int or ``(before, after)``
+            pair per spatial dimension, ``"valid"`` (none), or ``"same"`` (an output as large
+            as the input; an odd surplus goes to the end; stride 1 only).
+        dilation: pixels between the taps of a window.
+        groups: parts the channels are split into; each output channel sees one part.
+
+    Returns:
+        ``y (N, C_out, *out)`` with ``out = floor((n + before + after -
+        dilation·(kernel - 1) - 1) / stride) + 1``, in channels-last memory. The pullback
+        gives ``(dx, dweight, dbias)``.
+
+    Raises:
+        ValueError: shapes that do not fit together, an empty output, options out of range.
+        TypeError: integer images, mixed dtypes, arrays of two libraries.
+
+    The options mean what they mean in ``torch.nn.functional.conv2d``; the arithmetic is laid
+    out in V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning",
+    arXiv:1603.07285.
+
+    >>> import numpy as np
+    >>> image = np.asarray([[[[1.0, 2, 1], [0, 1, 2], [2, 1, 0]]]])
+    >>> kernel = np.asarray([[[[0.5, 0.2], [0.3, 0.7]]]])
+    >>> y, pullback = conv.vjp(image, kernel)
+    >>> y
+    array([[[[1.6, 2.9],
+             [1.5, 1.2]]]])
+    >>> dx, dkernel = pullback(np.ones_like(y))
+    >>> dkernel  # each weight: the sum of the pixels it met
+    array([[[[4., 6.],
+             [4., 4.]]]])
+    """
+    w = _plan(x, weight, bias, stride, padding, dilation, groups)
+    pixels = channels_last(x)
+    y = correlate(pixels, weight, w, groups)
+    if bias is not None:
+        y = y + bias
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        dy = channels_last(dy)
+        dx = channels_first(input_cotangent(dy, weight, w, groups))
+        dweight = kernel_cotangent(pixels, dy, weight, w, groups)
+        return dx, dweight, None if bias is None else channel_sums(dy)
+
+    return channels_first(y), pullback
+
+
+def correlate(x: Array, weight: Array, w: Windows, groups: int) -> Array:
+    """``y (N, *out, O)``: the windows of ``x`` (N, *size, C) contracted with the kernel."""
+    contract = contraction(weight, groups)
+    return assemble(
+        contract.forward,
+        x,
+        w,
+        channels=weight.shape[0],
+        bytes_per_window=contract.bytes_per_window,
+    )
+
+
+def input_cotangent(dy: Array, weight: Array, w: Windows, groups: int) -> Array:
+    """``dx (N, *size, C)`` for ``dy (N, *out, O)``.
+
+    At stride 1 a convolution of ``dy`` with the flipped kernel, input and output channels
+    exchanged; otherwise the transposed contraction and the adjoint of taking windows.
+    """
+    back = w.transposed()
+    if back is not None:
+        return correlate(dy, flipped(weight, groups), back, groups)
+    contract = contraction(weight, groups)
+
+    def body(tile: Tile) -> Array:
+        return contract.to_input(dy[tile.images, tile.rows, ...], tile.windows)
+
+    shape = (dy.shape[0], *w.size, weight.shape[1] * groups)
+    return spread(
+        body,
+        shape,
+        w,
+        bytes_per_window=contract.bytes_per_window,
+        like=_array.widen(dy),
+    )
+
+
+def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Windows, groups: int) -> Array:
+    """``dweight (O, C/G, *kernel)``: each tap's inner product of input and ``dy``."""
+    contract = contraction(weight, groups)
+
+    def body(tile: Tile, slab: Array) -> Array:
+        return contract.to_kernel(slab, dy[tile.images, tile.rows, ...], tile.windows)
+
+    total = accumulate(body, x, w, bytes_per_window=contract.bytes_per_window)
+    if total is None:
+        xp = _array.array_namespace(weight)
+        return xp.zeros_like(weight)
+    return contract.kernel_shaped(total)
+
+
+def flipped(weight: Array, groups: int) -> Array:
+    """The kernel read backwards, with input and output channels exchanged in each group."""
+    xp = _array.array_namespace(weight)
+    o, c, *kernel = weight.shape
+    spatial = tuple(range(3, 3 + len(kernel)))
+    grouped = xp.reshape(weight, (groups, o // groups, c, *kernel))
+    swapped = xp.permute_dims(xp.flip(grouped, axis=spatial), (0, 2, 1, *spatial))
+    return xp.reshape(swapped, (groups * c, o // groups, *kernel))
+
+
+def channel_sums(dy: Array) -> Array:
+    """The sum of ``dy (N, *out, O)`` over everything but its channels."""
+    xp = _array.array_namespace(dy)
+    return xp.sum(_array.widen(dy), axis=tuple(range(dy.ndim - 1)))
+
+
+def _plan(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+) -> Windows:
+    shape, bank = tuple(x.shape), tuple(weight.shape)
+    check_image(x, weight.ndim if weight.ndim >= 3 else None)
+    if len(bank) < 3:
+        raise InvalidValue(
+            f"weight must have shape (C_out, C // groups, *kernel), got {bank} for x {shape}"
+        )
+    groups = integer("groups", groups, least=1)
+    channels, outputs = shape[1], bank[0]
+    if 0 in bank:
+        raise InvalidValue(f"weight {bank} has an empty dimension; each must be at least 1")
+    if outputs % groups or channels % groups:
+        raise InvalidValue(
+            f"groups={groups} must divide the channels of x {shape} ({channels}) and of "
+            f"weight {bank} ({outputs})"
+        )
+    if bank[1] * groups != channels:
+        raise InvalidValue(
+            f"x {shape} has {channels} channels, weight {bank} with groups={groups} takes "
+            f"{bank[1] * groups}; give x {bank[1] * groups} channels or weight shape "
+            f"({outputs}, {channels // groups}, ...)"
+        )
+    if bias is not None and tuple(bias.shape) != (outputs,):
+        raise InvalidValue(
+            f"bias has shape {tuple(bias.shape)}, expected ({outputs},): one per output "
+            f"channel of weight {bank}"
+        )
+    return checked_plan(shape, bank[2:], stride=stride, padding=padding, dilation=dilation)
+
+
+def check_image(x: Array, ndim: int | None = None) -> Shape:
+    """Refuse what is not ``(N, C, *spatial)``, with ``ndim`` dimensions if given."""
+    shape = tuple(x.shape)
+    if ndim is not None and len(shape) != ndim:
+        raise InvalidValue(
+            f"x must have {ndim} dimensions (N, C, {ndim - 2} spatial), got shape {shape}; "
+            "a single image needs a batch dimension: x[None, ...]"
+        )
+    if len(shape) < 3:
+        raise InvalidValue(f"x must have shape (N, C, *spatial), got {shape}")
+    if shape[1] == 0 or math.prod(shape[2:]) == 0:
+        raise InvalidValue(f"x {shape} has no channels or no pixels; only the batch may be empty")
+    return shape

@@ -1,0 +1,224 @@
+"""What an operation is: a function of all its arrays, and the way back to each of them.
+
+``f(k, x) = k * x`` has two arguments, the kernel and the input. Evaluating it is the
+forward pass; its *pullback* takes a dual vector ``dy`` back and returns one contribution
+per argument: the one in ``x`` goes on to the preceding layer, the one in ``k`` is for the
+update. :func:`differentiable` gives a function written that way its two faces, and checks
+once, for every operation, what they all ask of their arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, overload
+
+import numpy as np
+
+from devconv import _array
+from devconv._array import Array
+from devconv._check import InvalidType, InvalidValue, located
+
+P = ParamSpec("P")
+Pullback = Callable[[Array], tuple[Array | None, ...]]
+"""Takes ``dy`` to one cotangent per positional argument; ``None`` where there is none."""
+
+
+class Operation(Generic[P]):
+    """A differentiable operation: ``op(...)`` evaluates it, ``op.vjp(...)`` also goes back.
+
+    Made by :func:`differentiable`. The function it wraps returns ``(y, pullback)``.
+    """
+
+    __name__: str
+    __wrapped__: Callable[..., tuple[Any, Pullback]]
+
+    def __init__(
+        self,
+        function: Callable[P, tuple[Any, Pullback]],
+        *,
+        integers: Sequence[str] = (),
+        constants: Sequence[str] = (),
+        statistics: Sequence[str] = (),
+    ) -> None:
+        functools.update_wrapper(self, function)
+        signature = inspect.signature(function)
+        self.__signature__ = signature.replace(return_annotation=Any)
+        self.arguments = tuple(
+            name for name, p in signature.parameters.items() if p.kind is p.POSITIONAL_ONLY
+        )
+        self._optional = frozenset(
+            name for name, p in signature.parameters.items() if p.default is None
+        )
+        self._integers = frozenset(integers)
+        self._constants = tuple(constants)
+        self._statistics = frozenset(statistics)
+
+    def __repr__(self) -> str:
+        return f"<devconv operation {self.__name__}{self.__signature__}>"
+
+    def __call__(self, *args: P.args, **options: P.kwargs) -> Any:
+        """Evaluate the operation; nothing is kept for a way back."""
+        return self.vjp(*args, **options)[0]
+
+    def vjp(self, *args: P.args, **options: P.kwargs) -> tuple[Any, Pullback]:
+        """Evaluate the operation and return ``(y, pullback)``.
+
+        ``pullback(dy)`` returns a tuple with one cotangent for each positional argument that
+        was handed in, each with its argument's shape and dtype; ``None`` for an argument that
+        was ``None`` or has no derivative. It changes nothing and may be called again.
+        """
+        with located(self.__name__):
+            self._check(args, options)
+            with _array.on_device(args[0]):
+                y, pullback = self.__wrapped__(*args, **options)
+        out = y[0] if isinstance(y, tuple) else _array.as_array(y)
+        return (y if isinstance(y, tuple) else out), self._guarded(pullback, out, args)
+
+    def _guarded(self, pullback: Pullback, y: Array, args: tuple[Any, ...]) -> Pullback:
+        shape, dtype, where = y.shape, y.dtype, _array.array_namespace(y)
+        kind, place = f"{self.__name__} pullback", _array.device(y)
+
+        def checked(dy: Array) -> tuple[Array | None, ...]:
+            with located(kind):
+                _check_cotangent(dy, shape, dtype, where, place)
+                with _array.on_device(dy):
+                    return tuple(
+                        None if d is None or x is None else _array.cast(d, x.dtype)
+                        for x, d in zip(args, pullback(dy), strict=False)
+                    )
+
+        return checked
+
+    def _check(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if not args:
+            raise InvalidType(f"expected {', '.join(self.arguments)}, got no array")
+        named = [*zip(self.arguments, args, strict=False)]
+        named += [(name, options.get(name)) for name in self._constants]
+        present = []
+        for position, (name, x) in enumerate(named):
+            if x is None:
+                if name not in self._optional:
+                    raise InvalidType(f"{name} must be an array, got None")
+                continue
+            if type(x) is not np.ndarray and not _array.is_array(x):
+                raise InvalidType(
+                    f"{name} must be an array, got {type(x).__name__}; "
+                    f"make one of the library you compute with, such as numpy.asarray({name})"
+                )
+            present.append((name, x))
+            if position < len(args) and not (name in self._integers or _array.is_floating(x)):
+                kind = _array.dtype_name(x.dtype)
+                raise InvalidType(
+                    f"{name} {tuple(x.shape)} has dtype {kind}, expected a real floating dtype; "
+                    f'convert it first: {name}.astype("float32") or xp.astype({name}, xp.float32)'
+                )
+        if len(present) > 1:
+            check_together(present)
+            self._check_dtypes(present)
+
+    def _check_dtypes(self, named: list[tuple[str, Array]]) -> None:
+        floating = [(name, x) for name, x in named if _array.is_floating(x)]
+        if not floating:
+            return
+        first, lead = floating[0]
+        for name, x in floating[1:]:
+            if x.dtype == lead.dtype:
+                continue
+            ours, theirs = _array.dtype_name(lead.dtype), _array.dtype_name(x.dtype)
+            if name in self._statistics and ours in _array.HALF and theirs == "float32":
+                continue
+            raise InvalidType(
+                f"{first} is {ours} and {name} is {theirs}, expected one dtype; "
+                f'convert: {first}.astype("{theirs}") or model.to(dtype="{ours}")'
+            )
+
+
+def check_together(named: Sequence[tuple[str, Array]]) -> None:
+    """Refuse arrays of two libraries or on two devices, naming which is where."""
+    (first, lead), *others = named
+    if all(type(x) is np.ndarray for _, x in named):
+        return
+    ours = _array.library(_array.array_namespace(lead))
+    here = _array.device(lead)
+    for name, x in others:
+        theirs = _array.library(_array.array_namespace(x))
+        there = _array.device(x)
+        if theirs == ours and (here is None or there is None or here == there):
+            continue
+        a, b = _array.device_name(lead), _array.device_name(x)
+        if theirs != ours:
+            raise InvalidType(
+                f"{first} is a {_array.NAMES.get(ours, ours)} array on {a} and {name} a "
+                f"{_array.NAMES.get(theirs, theirs)} array on {b}; bring them together: "
+                f'{first} = dc.to_device({first}, "{b}") or model.to("{a}")'
+            )
+        raise InvalidValue(
+            f"{first} is on {a} and {name} on {b}; bring them together: "
+            f'{first} = dc.to_device({first}, "{b}") or model.to("{a}")'
+        )
+
+
+def _check_cotangent(dy: Any, shape: tuple[int, ...], dtype: Any, xp: Any, place: Any) -> None:
+    if not _array.is_array(dy):
+        raise InvalidType(f"dy must be an array of shape {tuple(shape)}, got {type(dy).__name__}")
+    name, expected = _array.library(_array.array_namespace(dy)), _array.library(xp)
+    if name != expected:
+        raise InvalidType(
+            f"dy is a {_array.NAMES.get(name, name)} array and y a "
+            f"{_array.NAMES.get(expected, expected)} array; "
+            f'dy = dc.to_device(dy, "{_array.spec_of(expected, place)}")'
+        )
+    there = _array.device(dy)
+    if place is not None and there is not None and place != there:
+        raise InvalidValue(
+            f"dy is on {_array.device_name(dy)} and y on {_array.spec_of(expected, place)}; "
+            f'dy = dc.to_device(dy, "{_array.spec_of(expected, place)}")'
+        )
+    if tuple(dy.shape) != tuple(shape):
+        raise InvalidValue(f"dy has shape {tuple(dy.shape)}, expected that of y, {tuple(shape)}")
+    if dy.dtype != dtype:
+        ours, theirs = _array.dtype_name(dtype), _array.dtype_name(dy.dtype)
+        raise InvalidType(f'dy is {theirs} and y is {ours}; convert: dy.astype("{ours}")')
+
+
+@overload
+def differentiable(function: Callable[P, tuple[Any, Pullback]], /) -> Operation[P]: ...
+
+
+@overload
+def differentiable(
+    *,
+    integers: Sequence[str] = (),
+    constants: Sequence[str] = (),
+    statistics: Sequence[str] = (),
+) -> Callable[[Callable[P, tuple[Any, Pullback]]], Operation[P]]: ...
+
+
+def differentiable(function: Any = None, /, **roles: Any) -> Any:
+    """Make an :class:`Operation` of a function that returns ``(y, pullback)``.
+
+    The function's arrays are positional-only, its options keyword-only. Before it runs, its
+    arrays are checked to be arrays of one library, on one device, of one real floating
+    dtype; afterwards each cotangent is given the dtype of its argument.
+
+    Args:
+        function: ``function(x, ..., /, *, option=...) -> (y, pullback)``; ``y`` may be a
+            tuple whose first entry is the differentiable one.
+        integers: arguments that may also hold integers (labels, indices).
+        constants: options that are arrays (``class_weight``): checked like arguments, but
+            without a derivative.
+        statistics: arguments that may be float32 beside a half-precision ``x``.
+
+    >>> import numpy as np
+    >>> @differentiable
+    ... def square(x, /):
+    ...     return x * x, lambda dy: (2.0 * x * dy,)
+    >>> y, pullback = square.vjp(np.asarray([3.0]))
+    >>> y, pullback(np.asarray([1.0]))
+    (array([9.]), (array([6.]),))
+    """
+    if function is None:
+        return lambda f: Operation(f, **roles)
+    return Operation(function, **roles)

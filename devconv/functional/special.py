@@ -1,0 +1,59 @@
+"""The error function, which no namespace of the standard has.
+
+One set of rational approximations, written once for every library and dtype.
+"""
+
+from __future__ import annotations
+
+from devconv import _array
+from devconv._array import Array
+
+# W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of
+# Computation 23 (1969), 631-637; the coefficients as printed in netlib's specfun/erf.
+_NEAR = (
+    (1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2,
+     3.77485237685302021e2, 3.20937758913846947e3),
+    (1.0, 2.36012909523441209e1, 2.44024637934444173e2,
+     1.28261652607737228e3, 2.84423683343917062e3),
+)  # fmt: skip
+_MIDDLE = (
+    (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0,
+     6.61191906371416295e1, 2.98635138197400131e2, 8.81952221241769090e2,
+     1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3),
+    (1.0, 1.57449261107098347e1, 1.17693950891312499e2,
+     5.37181101862009858e2, 1.62138957456669019e3, 3.29079923573345963e3,
+     4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3),
+)  # fmt: skip
+_EDGE = 0.46875  # where the two meet
+_FLAT = 6.0  # from here on erf is 1 to the last bit of float64
+
+
+def erf(x: Array) -> Array:
+    """``2/sqrt(pi) · integral from 0 to x of exp(-t²) dt``, within 1e-15 in float64.
+
+    Rational approximations of W. J. Cody (1969): of ``erf(x)/x`` near 0, of
+    ``exp(x²)·erfc(x)`` elsewhere. Works for any shape; NaN stays NaN.
+
+    >>> import numpy as np
+    >>> erf(np.asarray([0.0, 0.5, -1.0])).round(6)
+    array([ 0.      ,  0.5205  , -0.842701])
+    """
+    xp = _array.array_namespace(x)
+    size = xp.abs(x)
+    inner = xp.clip(size, max=_EDGE)
+    near = inner * _ratio(_NEAR, inner * inner)
+    outer = xp.clip(size, min=_EDGE, max=_FLAT)
+    far = 1.0 - xp.exp(-outer * outer) * _ratio(_MIDDLE, outer)
+    return xp.where(size <= _EDGE, near, far) * xp.sign(x)
+
+
+def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:
+    above, below = coefficients
+    return _polynomial(above, x) / _polynomial(below, x)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    total = x * coefficients[0] + coefficients[1]
+    for c in coefficients[2:]:
+        total = total * x + c
+    return total

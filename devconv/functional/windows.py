@@ -1,0 +1,356 @@
+"""Windows over an image: where they lie, taking them, and the adjoint of taking them.
+
+One sentence carries every spatial operation: take windows, contract, and go back by the
+transposed contraction and the adjoint of taking windows. :class:`Windows` is the plan, pure
+arithmetic on ints; the functions below it carry it out. Images are ``(N, *spatial, C)``
+here: a row of a window is then one contiguous run of memory. Convolution and pooling are
+built on this room; nothing above :mod:`devconv.functional` enters it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import EllipsisType
+from typing import Any, TypeAlias
+
+from array_api_extra import at
+
+from devconv import _array, _check, _fast
+from devconv._array import Array
+from devconv._check import InvalidValue, Pair, Shape
+
+Index: TypeAlias = tuple[slice | EllipsisType, ...]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where windows lie: tap ``k`` of window ``o`` reads ``o·stride + k·dilation - before``.
+
+    All in pixels, one entry per spatial dimension. ``size`` is the image, ``padding`` what
+    windows may read around it, ``out`` the number of windows.
+    """
+
+    size: Shape
+    kernel: Shape
+    stride: Shape
+    padding: tuple[Pair, ...]
+    dilation: Shape
+    out: Shape
+
+    @property
+    def taps(self) -> int:
+        """How many elements a window has."""
+        return math.prod(self.kernel)
+
+    @property
+    def reach(self) -> Shape:
+        """The extent of the padded image that the windows read."""
+        return tuple(
+            (o - 1) * s + d * (k - 1) + 1 if o else 0
+            for o, s, d, k in zip(self.out, self.stride, self.dilation, self.kernel, strict=True)
+        )
+
+    @property
+    def edges(self) -> tuple[tuple[int, int, int], ...]:
+        """Per dimension: padding before, pixels of the image read, padding after.
+
+        The three add up to :attr:`reach`.
+        """
+        edges = []
+        for size, (before, _), reach in zip(self.size, self.padding, self.reach, strict=True):
+            before = min(before, reach)
+            used = min(size, reach - before)
+            edges.append((before, used, reach - before - used))
+        return tuple(edges)
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether any window reads padding."""
+        return any(before or after for before, _, after in self.edges)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether the windows are the pixels of the slab, each once (a 1x1 convolution)."""
+        return self.taps == 1 and all(s == 1 for s in self.stride)
+
+    def offsets(self) -> Iterator[Shape]:
+        """The taps of a window as indices into the kernel, in C order."""
+        return itertools.product(*map(range, self.kernel))
+
+    def part(self, rows: slice) -> tuple[Windows, slice]:
+        """The plan of the output rows ``rows`` alone, and the rows of the image it reads."""
+        (before, _), stride, size = self.padding[0], self.stride[0], self.size[0]
+        first = rows.start * stride - before
+        last = (rows.stop - 1) * stride - before + self.dilation[0] * (self.kernel[0] - 1) + 1
+        low = min(max(first, 0), size)
+        high = max(min(last, size), low)
+        before = min(max(-first, 0), last - first)
+        after = last - first - before - (high - low)
+        return replace(
+            self,
+            size=(high - low, *self.size[1:]),
+            padding=((before, after), *self.padding[1:]),
+            out=(rows.stop - rows.start, *self.out[1:]),
+        ), slice(low, high)
+
+    def transposed(self) -> Windows | None:
+        """The windows over ``y`` by which ``x``'s cotangent is a convolution of ``dy``.
+
+        Only for stride 1, and no more padding than a kernel's reach; else ``None``.
+        """
+        spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
+        padding = []
+        for size, out, span, (before, _) in zip(
+            self.size, self.out, spans, self.padding, strict=True
+        ):
+            padding.append((span - before, size - out + before))
+        if any(s != 1 for s in self.stride) or any(min(pair) < 0 for pair in padding):
+            return None
+        return replace(self, size=self.out, padding=tuple(padding), out=self.size)
+
+
+@lru_cache(maxsize=1024)
+def plan(
+    size: Shape,
+    kernel: Shape,
+    stride: Shape,
+    padding: tuple[Pair, ...],
+    dilation: Shape,
+    ceil_mode: bool = False,
+) -> Windows:
+    """Lay windows over an image.
+
+    ``out = floor((size + before + after - dilation·(kernel - 1) - 1) / stride) + 1``; with
+    ``ceil_mode`` the quotient is rounded up, but no window starts beyond the image and the
+    padding before it (PyTorch's rule).
+
+    Raises:
+        InvalidValue: when a window does not fit into the padded image.
+    """
+    out = []
+    for n, k, s, (before, after), d in zip(size, kernel, stride, padding, dilation, strict=True):
+        room = n + before + after - d * (k - 1) - 1
+        if room < 0:
+            padded = tuple(a + sum(p) for a, p in zip(size, padding, strict=True))
+            extent = tuple(e * (c - 1) + 1 for e, c in zip(dilation, kernel, strict=True))
+            raise InvalidValue(
+                f"the output would be empty: kernel {kernel} with dilation {dilation} spans "
+                f"{extent} pixels, the padded input {padded}; use a smaller kernel or more padding"
+            )
+        count = room // s + 1
+        if ceil_mode and room % s and count * s < n + before:
+            count += 1
+        out.append(count)
+    return Windows(size, kernel, stride, padding, dilation, tuple(out))
+
+
+def channels_last(x: Array) -> Array:
+    """``(N, C, *spatial)`` seen as ``(N, *spatial, C)``: a view where the library has views."""
+    return _array.array_namespace(x).permute_dims(x, (0, *range(2, x.ndim), 1))
+
+
+def channels_first(x: Array) -> Array:
+    """``(N, *spatial, C)`` seen as ``(N, C, *spatial)``: the memory stays channels-last."""
+    return _array.array_namespace(x).permute_dims(x, (0, x.ndim - 1, *range(1, x.ndim - 1)))
+
+
+def cut(x: Array, w: Windows, fill: float = 0.0) -> Array:
+    """The slab of ``x`` (N, *size, C) that the windows read, padded to ``w.reach``."""
+    n, *spatial, c = x.shape
+    edges = w.edges
+    if any(used != size for size, (_, used, _) in zip(spatial, edges, strict=True)):
+        x = x[(slice(None), *(slice(0, used) for _, used, _ in edges), ...)]
+    if not w.is_padded:
+        return x
+    xp = _array.array_namespace(x)
+    shape = (n, *w.reach, c)
+    if fill:
+        padded = xp.full(shape, fill, dtype=x.dtype, device=_array.device(x))
+    else:
+        padded = xp.zeros(shape, dtype=x.dtype, device=_array.device(x))
+    return at(padded)[_inside(edges)].set(x)
+
+
+def _inside(edges: tuple[tuple[int, int, int], ...]) -> Index:
+    return (slice(None), *(slice(before, before + used) for before, used, _ in edges), ...)
+
+
+def tap(slab: Array, w: Windows, offset: Shape) -> Array:
+    """What tap ``offset`` of every window reads: ``(N, *out, C)``, a strided slice."""
+    return slab[_reads(w, offset)]
+
+
+def _reads(w: Windows, offset: Shape) -> Index:
+    axes = zip(offset, w.out, w.stride, w.dilation, strict=True)
+    return (slice(None), *(slice(k * d, k * d + (o - 1) * s + 1, s) for k, o, s, d in axes), ...)
+
+
+def take(slab: Array, w: Windows) -> Array:
+    """All windows of a slab: ``(N, *out, *kernel, C)``."""
+    route = _fast.route("take", slab)
+    if route is not None:
+        return route(slab, w.out, w.kernel, w.stride, w.dilation)
+    xp = _array.array_namespace(slab)
+    n, c, rank = slab.shape[0], slab.shape[-1], len(w.out)
+    stacked = xp.stack([tap(slab, w, offset) for offset in w.offsets()], axis=1 + rank)
+    return xp.reshape(stacked, (n, *w.out, *w.kernel, c))
+
+
+def put(taps: Iterable[Array], w: Windows, like: Array) -> Array:
+    """The adjoint of taking windows: each tap's share added where the tap had read.
+
+    Takes one ``(N, *out, C)`` array per tap, in the order of :meth:`Windows.offsets`, and
+    returns the slab's cotangent ``(N, *reach, C)``. Within one tap every target is distinct
+    and the taps are added in a fixed order, so there is nothing to race for. ``like`` gives
+    batch, channels, dtype and device.
+    """
+    xp = _array.array_namespace(like)
+    shape = (like.shape[0], *w.reach, like.shape[-1])
+    total = xp.zeros(shape, dtype=like.dtype, device=_array.device(like))
+    for offset, share in zip(w.offsets(), taps, strict=True):
+        total = at(total)[_reads(w, offset)].add(share)
+    return total
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some windows of some images: the unit of work.
+
+    ``y[images, rows]`` is what the tile computes, ``x[images, read]`` what it needs, and
+    ``windows`` the plan that leads from one to the other.
+    """
+
+    images: slice
+    rows: slice
+    read: slice
+    windows: Windows
+
+
+@lru_cache(maxsize=1024)
+def tiles(n: int, w: Windows, bytes_per_window: int, budget: int | None) -> tuple[Tile, ...]:
+    """Cut ``n`` images of windows into tiles of about ``budget`` bytes of columns.
+
+    A tile is several small images, or some rows of a large one. Edges depend on the shapes
+    and the constant ``budget`` alone.
+    """
+    rows = w.out[0]
+    if n == 0:
+        return ()
+    per_row = math.prod(w.out[1:]) * bytes_per_window
+    images, height = n, rows
+    if budget is not None:
+        images = max(1, budget // (per_row * rows))
+        height = rows if images > 1 else min(rows, max(1, budget // per_row))
+    parts = [slice(j, min(j + height, rows)) for j in range(0, rows, height)]
+    return tuple(
+        Tile(slice(i, min(i + images, n)), part, *reversed(w.part(part)))
+        for i in range(0, n, images)
+        for part in parts
+    )
+
+
+def assemble(
+    body: Callable[[Array, Windows], Array],
+    x: Array,
+    w: Windows,
+    *,
+    channels: int,
+    bytes_per_window: int,
+    fill: float = 0.0,
+    dtype: Any = None,
+) -> Array:
+    """``y`` (N, *out, channels), tile by tile: ``body(slab, windows)`` gives one tile of it.
+
+    In the dtype of ``x`` unless told otherwise.
+    """
+    xp = _array.array_namespace(x)
+    dtype = x.dtype if dtype is None else dtype
+    pieces = tiles(x.shape[0], w, bytes_per_window, _fast.workspace(x))
+    if len(pieces) == 1:
+        return _array.cast(body(cut(x, w, fill), w), dtype)
+    y = xp.empty((x.shape[0], *w.out, channels), dtype=dtype, device=_array.device(x))
+    for tile in pieces:
+        block = body(cut(x[tile.images, tile.read, ...], tile.windows, fill), tile.windows)
+        y = at(y)[tile.images, tile.rows, ...].set(_array.cast(block, dtype))
+    return y
+
+
+def spread(
+    body: Callable[[Tile], Array],
+    shape: Shape,
+    w: Windows,
+    *,
+    bytes_per_window: int,
+    like: Array,
+) -> Array:
+    """The adjoint of :func:`assemble`: ``dx`` with ``shape`` (N, *size, C).
+
+    ``body(tile)`` gives the cotangent of the tile's slab; slabs that overlap are added in
+    the order of the tiles, in the dtype of ``like``.
+    """
+    xp = _array.array_namespace(like)
+    pieces = tiles(shape[0], w, bytes_per_window, _fast.workspace(like))
+    if len(pieces) == 1 and all(used == n for n, (_, used, _) in zip(w.size, w.edges, strict=True)):
+        return body(pieces[0])[_inside(w.edges)]
+    dx = xp.zeros(shape, dtype=like.dtype, device=_array.device(like))
+    for tile in pieces:
+        edges = tile.windows.edges
+        target = (
+            tile.images,
+            slice(tile.read.start, tile.read.start + edges[0][1]),
+            *(slice(0, used) for _, used, _ in edges[1:]),
+            ...,
+        )
+        dx = at(dx)[target].add(body(tile)[_inside(edges)])
+    return dx
+
+
+def accumulate(
+    body: Callable[[Tile, Array], Array],
+    x: Array,
+    w: Windows,
+    *,
+    bytes_per_window: int,
+) -> Array | None:
+    """The sum of ``body(tile, slab)`` over all tiles, in their order; ``None`` of none."""
+    total = None
+    for tile in tiles(x.shape[0], w, bytes_per_window, _fast.workspace(x)):
+        share = body(tile, cut(x[tile.images, tile.read, ...], tile.windows))
+        total = share if total is None else total + share
+    return total
+
+
+def checked_plan(
+    shape: Shape,
+    kernel: Shape,
+    *,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool = False,
+) -> Windows:
+    """The :func:`plan` for an image ``(N, C, *spatial)`` from options as a user wrote them."""
+    size, rank = tuple(shape[2:]), len(kernel)
+    steps = _check.per_dimension("stride", stride, rank, least=1)
+    apart = _check.per_dimension("dilation", dilation, rank, least=1)
+    if isinstance(padding, str):
+        around = _named_padding(padding, kernel, steps, apart)
+    else:
+        around = _check.pairs_per_dimension("padding", padding, rank)
+    return plan(size, kernel, steps, around, apart, bool(ceil_mode))
+
+
+def _named_padding(name: str, kernel: Shape, stride: Shape, dilation: Shape) -> tuple[Pair, ...]:
+    _check.choice("padding", name, ("valid", "same"))
+    if name == "valid":
+        return ((0, 0),) * len(kernel)
+    if any(s != 1 for s in stride):
+        raise InvalidValue(
+            f'padding="same" needs stride 1, got stride {stride}; give the padding as numbers'
+        )
+    totals = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    return tuple((total // 2, total - total // 2) for total in totals)

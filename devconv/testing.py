@@ -1,0 +1,110 @@
+"""Checks for operations, yours included: is the pullback the transpose of the derivative?
+
+``check_vjp`` is the question "change one filter value a little and look" asked of all values
+at once: a random direction ``v`` costs two evaluations, not two per weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from devconv import _array, _fast
+from devconv._array import Array
+from devconv.functional.operation import Operation
+
+generic = _fast.generic
+
+
+def check_vjp(
+    op: Operation[Any],
+    *args: Array | None,
+    seed: int = 0,
+    directions: int = 3,
+    step: float = 1e-4,
+    tolerance: float = 1e-6,
+    **options: Any,
+) -> None:
+    """Assert that an operation's pullback is the transpose of its derivative.
+
+    For random directions ``v`` and a random ``dy``: ``<dy, J v>``, with ``J v`` by a central
+    difference of four evaluations, equals ``<pullback(dy), v>``, jointly for all arguments
+    and for each alone.
+
+    Args:
+        op: an operation, as made by :func:`devconv.functional.differentiable`.
+        args: its arrays, in float64 (a difference quotient in float32 has three digits).
+        seed: seeds the directions.
+        directions: how many to try for each argument.
+        step: of the difference, relative to inputs of order 1.
+        tolerance: largest difference, relative to ``max(1, |<dy, J v>|)`` and the size of y.
+        options: the operation's options.
+
+    Raises:
+        AssertionError: naming the argument whose cotangent is wrong, and both values.
+        TypeError: an argument that is not float64.
+
+    The method is that of ``check_vjp`` in autograd (D. Maclaurin, D. Duvenaud, M. Johnson).
+
+    >>> import numpy as np
+    >>> from devconv import functional as F
+    >>> check_vjp(F.dense, np.ones((2, 3)), np.ones((4, 3)), np.ones(4))
+    """
+    rng = np.random.default_rng(seed)
+    y, pullback = op.vjp(*args, **options)
+    y = y[0] if isinstance(y, tuple) else y
+    xp, device = _array.array_namespace(y), _array.device(y)
+    dy = rng.standard_normal(tuple(y.shape))
+    cotangents = pullback(_to(xp, dy, y.dtype, device))
+    if len(cotangents) != len(args):
+        raise AssertionError(
+            f"{op.__name__}: pullback returned {len(cotangents)} cotangents for "
+            f"{len(args)} arguments"
+        )
+    smooth = [i for i, d in enumerate(cotangents) if d is not None]
+    for i in smooth:
+        _same_kind(op, i, args[i], cotangents[i])
+
+    def evaluate(moved: Mapping[int, np.ndarray], amount: float) -> np.ndarray:
+        inputs = [
+            x
+            if i not in moved
+            else _to(xp, _array.to_numpy(x) + amount * moved[i], x.dtype, device)  # type: ignore[union-attr]
+            for i, x in enumerate(args)
+        ]
+        out = op(*inputs, **options)
+        return _array.to_numpy(out[0] if isinstance(out, tuple) else out)
+
+    for group in [*([i] for i in smooth), smooth] if len(smooth) > 1 else [smooth]:
+        for _ in range(directions):
+            v = {i: rng.standard_normal(tuple(args[i].shape)) for i in group}  # type: ignore[union-attr]
+            near = evaluate(v, step) - evaluate(v, -step)
+            far = evaluate(v, 2 * step) - evaluate(v, -2 * step)
+            forward = float(np.sum(dy * (8 * near - far))) / (12 * step)
+            back = sum(float(np.sum(_array.to_numpy(cotangents[i]) * v[i])) for i in group)  # type: ignore[arg-type]
+            scale = max(1.0, abs(forward), float(np.sqrt(dy.size)))
+            if not abs(forward - back) <= tolerance * scale:
+                names = ", ".join(op.arguments[min(i, len(op.arguments) - 1)] for i in group)
+                raise AssertionError(
+                    f"{op.__name__}: cotangent of {names} is wrong: <pullback(dy), v> = {back!r}, "
+                    f"<dy, Jv> = {forward!r}"
+                )
+
+
+def _to(xp: Any, x: np.ndarray, dtype: Any, device: Any) -> Array:
+    return xp.asarray(np.array(x, order="C"), dtype=dtype, device=device)
+
+
+def _same_kind(op: Operation[Any], i: int, x: Any, d: Any) -> None:
+    if _array.dtype_name(x.dtype) != "float64":
+        raise TypeError(
+            f"check_vjp: argument {i} is {_array.dtype_name(x.dtype)}, expected float64; "
+            "a difference quotient needs the digits"
+        )
+    if tuple(d.shape) != tuple(x.shape) or d.dtype != x.dtype:
+        raise AssertionError(
+            f"{op.__name__}: cotangent {i} has shape {tuple(d.shape)} and dtype {d.dtype}, its "
+            f"argument {tuple(x.shape)} and {x.dtype}"
+        )
