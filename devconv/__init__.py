@@ -1,7 +1,39 @@
-"""A GPU array backend with swappable devices: layers written once, run on any array library."""
+"""Convolution, pooling and dense layers written once, for the arrays you bring.
 
-from devconv import functional
+The array decides, per call: the same lines run on NumPy, CuPy, PyTorch, JAX and
+array-api-strict. :mod:`devconv.functional` has the operations, the names here the layers and
+what trains them.
+"""
+
+from devconv import checkpoint, data, functional, initializers, optim, random, training
+from devconv._array import to_numpy
+from devconv._check import DevconvError
+from devconv.checkpoint import load, save
+from devconv.device import Device, device, device_of, to_device
+from devconv.layers import *  # noqa: F403
+from devconv.layers import __all__ as _layers
+from devconv.training import History, Trainer
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "functional"]
+__all__ = [
+    "DevconvError",
+    "Device",
+    "History",
+    "Trainer",
+    "__version__",
+    "checkpoint",
+    "data",
+    "device",
+    "device_of",
+    "functional",
+    "initializers",
+    "load",
+    "optim",
+    "random",
+    "save",
+    "to_device",
+    "to_numpy",
+    "training",
+]
+__all__ += _layers

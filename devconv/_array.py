@@ -44,6 +44,11 @@ def array_namespace(*arrays: Array | None) -> Namespace:
     return compat.array_namespace(*(x for x in arrays if x is not None))
 
 
+def host() -> Namespace:
+    """The namespace of the host's own library, NumPy."""
+    return array_namespace(np.empty(0))
+
+
 @lru_cache(maxsize=64)
 def _library_of_module(name: str) -> str:
     root, _, rest = name.partition(".")
@@ -79,10 +84,20 @@ def spec_of(name: str, native: Any) -> str:
     return name if str(native) == "cpu" else f"{name}:{native}"
 
 
+def single_device(native: Any) -> Any:
+    """``native`` itself, or the first device of a JAX array that is spread over several."""
+    if hasattr(native, "device_set"):
+        return min(native.device_set, key=lambda d: d.id)
+    return native
+
+
+def move(x: Array, native: Any) -> Array:
+    """``x`` on another device of its own library."""
+    return compat.to_device(x, native)
+
+
 def _jax_spec(native: Any) -> str:
-    first = native
-    if hasattr(native, "device_set"):  # a sharding: name its first device
-        first = min(native.device_set, key=lambda d: d.id)
+    first = single_device(native)
     if first.platform == "cpu":
         return "jax" if first.id == 0 else f"jax:cpu:{first.id}"
     platform = "cuda" if first.platform == "gpu" else first.platform
@@ -136,6 +151,12 @@ def is_integer(x: Array) -> bool:
 def wide_dtype(x: Array) -> Any:
     """The dtype that long sums over ``x`` use: float32 for half precision, else its own."""
     return array_namespace(x).float32 if dtype_name(x.dtype) in HALF else x.dtype
+
+
+def index_dtype(x: Array) -> Any:
+    """The integer dtype in which the device of ``x`` counts."""
+    info = array_namespace(x).__array_namespace_info__()
+    return info.default_dtypes(device=device(x))["indexing"]
 
 
 def widen(x: Array) -> Array:
@@ -194,7 +215,9 @@ def to_numpy(x: Array) -> np.ndarray:
     if name == "cupy":
         return x.get()
     if name == "torch":
-        return x.detach().cpu().numpy()
+        return x.numpy(force=True)  # detached, and lazy conjugates and minus signs carried out
+    if name == "jax" and device(x) is None:
+        raise InvalidType("to_numpy: x is traced by jax.jit and has no values yet")
     if name == "array_api_strict":
         return np.asarray(x.to_device(xp.Device("CPU_DEVICE")))
     return np.asarray(x)

@@ -47,12 +47,17 @@ class InvalidType(DevconvError, TypeError):
 
 @contextmanager
 def located(kind: str, name: str | None = None) -> Iterator[None]:
-    """Tell an error raised inside which layer (and under which name) it happened in."""
+    """Tell an error raised inside where it happened: in what, and under which name.
+
+    The innermost layer that has a name is the one the message names.
+    """
     try:
         yield
     except DevconvError as error:
-        error.kind = error.kind or kind
-        if name is not None:
+        if name is None:
+            error.kind = error.kind or kind
+        else:
+            error.kind = error.kind if error.path else kind
             error.path = (name, *error.path)
         raise
 

@@ -83,7 +83,7 @@ def check_vjp(
             near = evaluate(v, step) - evaluate(v, -step)
             far = evaluate(v, 2 * step) - evaluate(v, -2 * step)
             forward = float(np.sum(dy * (8 * near - far))) / (12 * step)
-            back = sum(float(np.sum(_array.to_numpy(cotangents[i]) * v[i])) for i in group)  # type: ignore[arg-type]
+            back = sum(float(np.sum(_array.to_numpy(cotangents[i]) * v[i])) for i in group)
             scale = max(1.0, abs(forward), float(np.sqrt(dy.size)))
             if not abs(forward - back) <= tolerance * scale:
                 names = ", ".join(op.arguments[min(i, len(op.arguments) - 1)] for i in group)

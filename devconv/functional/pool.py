@@ -16,6 +16,7 @@ from devconv._array import Array
 from devconv._check import InvalidValue, Shape, integer, per_dimension
 from devconv.functional.conv import check_image
 from devconv.functional.operation import Pullback, differentiable
+from devconv.functional.separable import outer
 from devconv.functional.windows import (
     Tile,
     Windows,
@@ -78,7 +79,7 @@ def max_pool(
     >>> y, pullback(np.asarray([[[10.0, 20.0]]]))
     (array([[[3., 3.]]]), (array([[[ 0., 10., 20.,  0.]]]),))
     """
-    w = pool_plan(x, kernel_size, stride, padding, dilation, ceil_mode)
+    w = pool_windows(check_image(x), kernel_size, stride, padding, dilation, ceil_mode)
     xp, pixels = _array.array_namespace(x), channels_last(x)
     budget = _bytes_per_window(x)
 
@@ -128,7 +129,7 @@ def _first_maxima(slab: Array, best: Array, w: Windows) -> Iterator[Array]:
 def _indices(pixels: Array, y: Array, w: Windows) -> Array:
     """Where each maximum was: ``(N, *out, C)`` indices into the flattened image."""
     xp, device = _array.array_namespace(pixels), _array.device(pixels)
-    dtype = xp.__array_namespace_info__().default_dtypes(device=device)["indexing"]
+    dtype = _array.index_dtype(pixels)
     steps = [math.prod(w.size[d + 1 :]) for d in range(len(w.size))]
     start = xp.zeros((1,) * (len(w.out) + 2), dtype=dtype, device=device)
     for d, (count, stride, (before, _)) in enumerate(zip(w.out, w.stride, w.padding, strict=True)):
@@ -151,20 +152,22 @@ def avg_pool(
     kernel_size: Size,
     stride: Size | None = None,
     padding: Padding = 0,
+    dilation: Size = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> tuple[Array, Pullback]:
     """Take the mean of each window.
 
-    ``y[n, c, p] = sum over k of x[n, c, p·stride + k - before] / divisor[p]``
+    ``y[n, c, p] = sum over k of x[n, c, p·stride + k·dilation - before] / divisor[p]``
 
     Args:
         x: images ``(N, C, *spatial)``.
         kernel_size: the window in pixels, an int or one per spatial dimension.
         stride: pixels between windows; ``None`` means ``kernel_size``.
         padding: zeros around the image: an int, one int or ``(before, after)`` pair per
-            dimension; at most half the window.
+            dimension; at most half the window's extent.
+        dilation: pixels between the taps of a window.
         ceil_mode: round the number of windows up, as in :func:`max_pool`.
         count_include_pad: whether padding counts in the divisor. What ``ceil_mode`` lets a
             window read beyond the padding never counts.
@@ -178,15 +181,15 @@ def avg_pool(
         ValueError: an empty output, options out of range.
         TypeError: integer images.
 
-    Options, rounding and divisors follow ``torch.nn.functional.avg_pool2d``; ONNX and Keras
-    count padding differently.
+    Options, rounding and divisors follow ``torch.nn.functional.avg_pool2d``, which has no
+    ``dilation``; ONNX and Keras count padding differently.
 
     >>> import numpy as np
     >>> y, pullback = avg_pool.vjp(np.asarray([[[1.0, 3.0, 5.0, 6.0]]]), kernel_size=2)
     >>> y, pullback(np.asarray([[[1.0, 2.0]]]))
     (array([[[2. , 5.5]]]), (array([[[0.5, 0.5, 1. , 1. ]]]),))
     """
-    w = pool_plan(x, kernel_size, stride, padding, 1, ceil_mode)
+    w = pool_windows(check_image(x), kernel_size, stride, padding, dilation, ceil_mode)
     pixels, budget = channels_last(x), _bytes_per_window(x)
     divisor = _divisors(w, count_include_pad, divisor_override, like=x)
 
@@ -228,18 +231,14 @@ def _divisors(w: Windows, include_pad: bool, override: int | None, like: Array) 
         for reach, n, (before, after) in zip(w.reach, w.size, w.padding, strict=True)
     ):
         return float(w.taps)
-    xp, rank = _array.array_namespace(like), len(w.out)
-    dtype = _array.wide_dtype(like)
-    divisor = xp.ones((1,) * (rank + 1), dtype=dtype, device=_array.device(like))
-    for d in range(rank):
+    counts = []
+    for d in range(len(w.out)):
         (before, after), n = w.padding[d], w.size[d]
         low, high = (-before, n + after) if include_pad else (0, n)
+        taps = range(0, w.kernel[d] * w.dilation[d], w.dilation[d])
         starts = [o * w.stride[d] - before for o in range(w.out[d])]
-        counts = [float(min(s + w.kernel[d], high) - max(s, low)) for s in starts]
-        shape = tuple(w.out[d] if axis == d else 1 for axis in range(rank + 1))
-        along = xp.asarray(counts, dtype=dtype, device=_array.device(like))
-        divisor = divisor * xp.reshape(along, shape)
-    return divisor
+        counts.append([sum(low <= start + tap < high for tap in taps) or 1 for start in starts])
+    return outer(counts, dtype=_array.wide_dtype(like), like=like)
 
 
 @differentiable
@@ -304,8 +303,8 @@ def global_max_pool(x: Array, /) -> tuple[Array, Pullback]:
 
     def pullback(dy: Array) -> tuple[Array, ...]:
         hit = (flat == y[..., None]) | (flat != flat)
-        first = xp.argmax(xp.astype(hit, xp.int32), axis=-1)
-        places = xp.arange(flat.shape[-1], dtype=first.dtype, device=_array.device(x))
+        places = xp.arange(flat.shape[-1], dtype=_array.index_dtype(x), device=_array.device(x))
+        first = xp.min(xp.where(hit, places, flat.shape[-1]), axis=-1)
         chosen = places == first[..., None]
         dy = dy[..., None]
         return (xp.reshape(xp.where(chosen, dy, xp.zeros_like(dy)), shape),)
@@ -313,13 +312,16 @@ def global_max_pool(x: Array, /) -> tuple[Array, Pullback]:
     return y, pullback
 
 
-def pool_plan(
-    x: Array, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+def pool_windows(
+    shape: Shape,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
 ) -> Windows:
-    """The windows of a pooling over ``x``, its options checked."""
-    shape = check_image(x)
-    rank = len(shape) - 2
-    kernel: Shape = per_dimension("kernel_size", kernel_size, rank, least=1)
+    """The windows of a pooling over images of ``shape`` (N, C, *spatial), options checked."""
+    kernel: Shape = per_dimension("kernel_size", kernel_size, len(shape) - 2, least=1)
     if isinstance(padding, str):
         raise InvalidValue(
             f"padding must be an int, ints or (before, after) pairs for pooling, got {padding!r}"

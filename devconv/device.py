@@ -1,0 +1,531 @@
+"""Find a device, say why it was chosen, and move arrays to it.
+
+Operations need nothing from here: the arrays they are handed decide. This is for whoever
+has to choose: ``device("auto")`` is the first CUDA GPU that works, else the CPU, and its
+``reason`` says why. A GPU counts as *usable* when its library imports, finds it, **and** a
+first kernel and matrix product gave the right numbers on it; that is asked once, when first
+needed. A device asked for by name that cannot be used is an error saying what to install.
+
+Inside the package always ``from devconv.device import ...``: the attribute ``devconv.device``
+is the function.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module, metadata
+from typing import Any, TypeVar
+
+import numpy as np
+
+from devconv import _array
+from devconv._array import NAMES, Array, Namespace
+from devconv._check import InvalidType, InvalidValue, located, show
+
+T = TypeVar("T")
+
+VARIABLE = "DEVCONV_DEVICE"
+"""The environment variable that overrides ``"auto"``."""
+
+_FORMS = (
+    '"auto", "cpu", "cuda", "cuda:1", or a library by name: "numpy", "cupy:0", "torch", '
+    '"torch:cuda:0", "jax", "jax:cuda:0", "array_api_strict"'
+)
+_KINDS = (
+    _FLOATING := ("float16", "bfloat16", "float32", "float64"),
+    _COMPLEX := ("complex64", "complex128"),
+    ("int8", "int16", "int32", "int64"),
+    ("uint8", "uint16", "uint32", "uint64"),
+    ("bool",),
+)
+_X64 = ("float64", "int64", "uint64", "complex128")
+_NAMESPACES = {
+    "numpy": "array_api_compat.numpy",
+    "cupy": "array_api_compat.cupy",
+    "torch": "array_api_compat.torch",
+    "jax": "jax.numpy",
+    "array_api_strict": "array_api_strict",
+}
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where arrays live: a library, and a device of it. Made by :func:`device`.
+
+    Two are equal when their ``spec`` is; ``str(d)`` reads ``cuda:0 (cupy)``.
+
+    Attributes:
+        spec: the name :func:`device` knows it by: ``"cpu"``, ``"cuda:0"``, ``"torch:cuda:0"``.
+        library: ``"numpy"``, ``"cupy"``, ``"torch"``, ``"jax"`` or ``"array_api_strict"``.
+        native: the library's own device object, for its ``device=`` arguments; ``None`` for
+            an array traced by ``jax.jit``, whose device is not known yet.
+        reason: one line: why ``"auto"`` chose it, or that it was asked for.
+    """
+
+    spec: str
+    library: str = field(compare=False)
+    native: Any = field(compare=False, repr=False)
+    reason: str = field(compare=False)
+
+    @property
+    def xp(self) -> Namespace:
+        """The namespace whose functions compute here, as ``array_api_compat`` gives it."""
+        return import_module(_NAMESPACES[self.library])
+
+    @property
+    def place(self) -> str:
+        """The device without its library: ``"cpu"``, ``"cuda:0"``."""
+        if self.library in ("numpy", "cupy"):
+            return self.spec
+        return self.spec.partition(":")[2] or "cpu"
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The names of the real floating dtypes that exist here.
+
+        >>> device("cpu").dtypes
+        ('float16', 'float32', 'float64')
+        """
+        return tuple(name for name in _FLOATING if self.has_dtype(name))
+
+    def has_dtype(self, dtype: Any) -> bool:
+        """Whether numbers of this dtype (a name, or a library's own) can live here."""
+        name = _array.dtype_name(dtype)
+        if not any(name in kind for kind in _KINDS) or getattr(self.xp, name, None) is None:
+            return False
+        if self.library == "array_api_strict":
+            return name in self.xp.__array_namespace_info__().dtypes(device=self.native)
+        if self.library == "jax" and name in _X64:
+            return bool(import_module("jax").config.jax_enable_x64)
+        return not (self.place.startswith("mps") and name in ("float64", "complex128"))
+
+    def dtype(self, dtype: Any) -> Any:
+        """The library's own dtype for a name (or another library's dtype).
+
+        Raises:
+            TypeError: it does not exist here; nothing is replaced by something near it.
+        """
+        name = _array.dtype_name(dtype)
+        if not self.has_dtype(name):
+            raise InvalidType(self._lack(name))
+        return _array.dtype_of(self.xp, name)
+
+    def asarray(self, host: np.ndarray, dtype: Any = None) -> Array:
+        """Put a NumPy array here: always a new array, which shares no memory with ``host``.
+
+        The order of the axes in memory is kept where the library has such a thing.
+
+        Args:
+            host: a NumPy array, of any strides.
+            dtype: the dtype it gets, a name or a library's own; by default its own.
+
+        Raises:
+            TypeError: ``host`` is not a NumPy array, or the dtype does not exist here.
+
+        >>> import numpy as np
+        >>> device("cpu").asarray(np.arange(3), "float32")
+        array([0., 1., 2.], dtype=float32)
+        """
+        if not (isinstance(host, np.ndarray | np.generic) and _array.is_array(host)):
+            raise InvalidType(
+                f"asarray: expected a NumPy array, got {type(host).__name__}; move arrays of "
+                "other libraries with dc.to_device, make one of a list with numpy.asarray"
+            )
+        name = _array.dtype_name(host.dtype if dtype is None else dtype)
+        goal = self.dtype(name)
+        if host.dtype.kind == "c" and name not in _COMPLEX:
+            raise InvalidType(f"asarray: {host.dtype} would lose its imaginary part as {name}")
+        # NumPy has no bfloat16: there it travels as float32, which holds the same values.
+        copy = np.array(host, dtype="float32" if name == "bfloat16" else name)
+        moved = self._receive(copy)
+        return _array.cast(moved, goal) if name == "bfloat16" else moved
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.library})"
+
+    def __reduce__(self) -> tuple[Callable[..., Device], tuple[str]]:
+        return device, (self.spec,)  # neither a module nor a device object can be pickled
+
+    def _receive(self, host: np.ndarray) -> Array:
+        """Hand a private, writable host array over to the library, which may keep it."""
+        if self.library == "cupy":
+            # CuPy would make C order of it: send it as it lies, and turn it back there.
+            order = sorted(range(host.ndim), key=lambda axis: -host.strides[axis])
+            with self.native:  # CuPy ignores device= at creation
+                there = self.xp.asarray(host.transpose(order))
+                return self.xp.permute_dims(there, tuple(int(i) for i in np.argsort(order)))
+        if self.library == "torch":
+            return self.xp.from_numpy(host).to(self.native)
+        if self.library == "jax" and self.native is not None:
+            return import_module("jax").device_put(host, self.native)
+        return self.xp.asarray(host, device=self.native)
+
+    def _lack(self, name: str) -> str:
+        kind = next((kind for kind in _KINDS if name in kind), _FLOATING)
+        others = ", ".join(other for other in kind if self.has_dtype(other))
+        fix = f"use one of {others}" if others else "use another dtype"
+        if self.library == "jax" and name in _X64:
+            fix = f'call jax.config.update("jax_enable_x64", True), or {fix}'
+        return f"{self} has no {name}; {fix}"
+
+
+def device(spec: str | Device | Array = "auto") -> Device:
+    """Find the device called ``spec``.
+
+    Args:
+        spec: ``"auto"`` (the first usable CUDA GPU through CuPy, else NumPy; the environment
+            variable ``DEVCONV_DEVICE`` overrides it), ``"cpu"`` (NumPy), ``"cuda"`` or
+            ``"cuda:1"`` (CuPy), or a library by name: ``"numpy"``, ``"cupy:0"``, ``"torch"``
+            (its CPU), ``"torch:cuda:0"``, ``"torch:mps"``, ``"jax"`` (its CPU),
+            ``"jax:cuda:0"``, ``"array_api_strict"``, ``"array_api_strict:device1"``.
+            A :class:`Device` is returned as it is; an array stands for its own device.
+
+    Returns:
+        A :class:`Device`, with ``.spec``, ``.xp`` and ``.reason``.
+
+    Raises:
+        ValueError: no such device, or it cannot be used; the message says what to install.
+        TypeError: ``spec`` is neither a string, a device nor an array.
+
+    >>> print(device("cpu"))
+    cpu (numpy)
+    >>> device("numpy") == device("cpu")
+    True
+    """
+    if isinstance(spec, Device):
+        return spec
+    if _array.is_array(spec):
+        return device_of(spec)
+    if not isinstance(spec, str):
+        raise InvalidType(f"device must be a string such as {_FORMS}, got {spec!r}")
+    return _automatic() if spec == "auto" else _named(spec, "asked for by name")
+
+
+def device_of(x: Array) -> Device:
+    """The device an array is on.
+
+    Raises:
+        TypeError: ``x`` is not an array of a library that has devices here.
+
+    >>> import numpy as np
+    >>> device_of(np.ones(3)).spec
+    'cpu'
+    """
+    name = _array.library(_array.array_namespace(x)) if _array.is_array(x) else ""
+    if name not in NAMES:
+        raise InvalidType(
+            f"device_of: expected an array of {', '.join(NAMES.values())}, got {type(x).__name__}"
+        )
+    return _describe(name, _array.single_device(_array.device(x)), "the array's own device")
+
+
+def to_device(x: Array, spec: str | Device | Array, *, dtype: Any = None) -> Array:
+    """Move an array to a device, of its own library or another one.
+
+    Within a library this is the library's own move, and an array that is there already is
+    returned as it is. Between libraries it goes through the host and gives a new array,
+    which shares no memory with ``x``. The values and the dtype stay what they are.
+
+    Args:
+        x: an array of any library, of any strides.
+        spec: where to: a name as for :func:`device`, a device, or an array that is there.
+        dtype: cast to it on the way (a name, or a library's own dtype).
+
+    Raises:
+        TypeError: ``x`` is not an array, or the device has no such dtype. (JAX has float64
+            only with ``jax_enable_x64``, a switch this library never touches.)
+        ValueError: as :func:`device`.
+
+    >>> import numpy as np
+    >>> to_device(np.ones(2, dtype="float32"), "cpu")
+    array([1., 1.], dtype=float32)
+    """
+    with located("to_device"):
+        if not _array.is_array(x):
+            raise InvalidType(
+                f"expected an array, got {type(x).__name__}; make one with numpy.asarray(x)"
+            )
+        goal = device(spec)
+        here = _array.library(_array.array_namespace(x))
+        if dtype is None and here == goal.library and _is_there(x, goal):
+            return _array.as_array(x)
+        source = _array.dtype_name(x.dtype)
+        name = source if dtype is None else _array.dtype_name(dtype)
+        if not goal.has_dtype(name):
+            raise InvalidType(
+                f"x {show(x.shape)} cannot arrive as {name}: {goal._lack(name)} "
+                "(dtype= of to_device casts on the way)"
+            )
+        if source in _COMPLEX and name not in _COMPLEX:
+            raise InvalidType(f"x {show(x.shape)} is {source} and would lose its imaginary part")
+        if here != goal.library:
+            return goal.asarray(_array.to_numpy(x), name)
+        if not goal.has_dtype(source):
+            x = _cast(x, goal.dtype(name))
+        return _cast(_move(x, goal), goal.dtype(name))
+
+
+def _cast(x: Array, dtype: Any) -> Array:
+    with _array.on_device(x):
+        return _array.cast(x, dtype)
+
+
+def _is_there(x: Array, goal: Device) -> bool:
+    place = _array.device(x)
+    return place is None or goal.native is None or place == goal.native
+
+
+def _move(x: Array, goal: Device) -> Array:
+    return x if _is_there(x, goal) else _array.move(x, goal.native)
+
+
+# Finding devices: each library's way to its own, and what to do where there is none.
+
+
+class _Unusable(Exception):  # an answer that is kept, shown to nobody as it is
+    """Why a device cannot be used, and what mends that."""
+
+    def __init__(self, why: str, fix: str) -> None:
+        super().__init__(why, fix)
+        self.why, self.fix = why, fix
+
+
+_answers: dict[str, Any] = {}
+_asking = threading.RLock()
+
+
+def _once(question: str, ask: Callable[[], T]) -> T:
+    """The answer of ``ask()``, asked the first time and kept, a refusal included."""
+    with _asking:
+        if question not in _answers:
+            try:
+                _answers[question] = ask()
+            except _Unusable as problem:
+                _answers[question] = _Unusable(problem.why, problem.fix)  # without its frames
+        answer = _answers[question]
+    if isinstance(answer, _Unusable):
+        raise _Unusable(answer.why, answer.fix)
+    return answer
+
+
+def _describe(library: str, native: Any, reason: str) -> Device:
+    return Device(_array.spec_of(library, native), library, native, reason)
+
+
+def _automatic() -> Device:
+    wish = os.environ.get(VARIABLE, "").strip()
+    if wish not in ("", "auto"):
+        with located(f"{VARIABLE}={wish}"):
+            return _named(wish, f"set by {VARIABLE}={wish}")
+    try:
+        return _first_gpu()
+    except _Unusable as problem:
+        return _describe("numpy", "cpu", f"no usable GPU: {problem.why}; {problem.fix}")
+
+
+def _first_gpu() -> Device:
+    cupy, count = _once("cupy", _look_for_cupy)
+    problems: list[_Unusable] = []
+    for index in range(count):
+        try:
+            name = _try_out(_describe("cupy", cupy.cuda.Device(index), "on trial"))
+        except _Unusable as problem:
+            problems.append(problem)
+            continue
+        reason = f"the first usable GPU: {name}, through CuPy {cupy.__version__}"
+        return _describe("cupy", cupy.cuda.Device(index), reason)
+    raise problems[0]
+
+
+def _named(spec: str, reason: str) -> Device:
+    head, _, place = spec.partition(":")
+    library = {"cpu": "numpy", "cuda": "cupy"}.get(head, head)
+    if library not in _FIND or (":" in spec and not place):
+        raise _unknown(spec)
+    try:
+        found = _describe(library, _FIND[library](spec, place), reason)
+        if library != "array_api_strict" and not found.place.startswith("cpu"):
+            _try_out(found)
+    except _Unusable as problem:
+        raise InvalidValue(f'"{spec}" cannot be used: {problem.why}; {problem.fix}') from None
+    return found
+
+
+def _unknown(spec: str) -> InvalidValue:
+    return InvalidValue(f'unknown device "{spec}", expected {_FORMS}')
+
+
+def _index(spec: str, text: str) -> int:
+    if text and not (text.isascii() and text.isdecimal()):
+        raise _unknown(spec)
+    return int(text or 0)
+
+
+def _no_such_index(spec: str, count: int, library: str) -> InvalidValue:
+    return InvalidValue(f'"{spec}" does not exist: {library} sees {count} of them, from 0 on')
+
+
+def _find_numpy(spec: str, place: str) -> Any:
+    if place:
+        raise _unknown(spec)
+    return "cpu"
+
+
+def _find_cupy(spec: str, place: str) -> Any:
+    index = _index(spec, place)
+    cupy, count = _once("cupy", _look_for_cupy)
+    if index >= count:
+        raise _no_such_index(spec, count, "CuPy")
+    return cupy.cuda.Device(index)
+
+
+def _find_torch(spec: str, place: str) -> Any:
+    torch = _import("torch", "pip install torch")
+    kind, _, number = place.partition(":")
+    index = _index(spec, number)
+    try:
+        native = torch.device(kind or "cpu", index)
+    except RuntimeError:
+        raise _unknown(spec) from None
+    if native.type == "cpu":
+        return torch.device("cpu")
+    count = getattr(getattr(torch, native.type, None), "device_count", lambda: 0)()
+    if not count:
+        why = f"PyTorch {torch.__version__} finds no {native.type} device"
+        if native.type == "cuda" and torch.version.cuda is None:
+            raise _Unusable(
+                f"{why} (built without CUDA)", "install a build with CUDA: pip install torch"
+            )
+        raise _Unusable(why, "install its driver, or use another device")
+    if index >= count:
+        raise _no_such_index(spec, count, "PyTorch")
+    return native
+
+
+def _find_jax(spec: str, place: str) -> Any:
+    jax = _import("jax", "pip install jax")
+    kind, _, number = place.partition(":")
+    index = _index(spec, number)
+    platform = {"": "cpu", "cuda": "gpu"}.get(kind, kind)
+    try:
+        found = {native.id: native for native in jax.local_devices(backend=platform)}
+    except Exception as error:
+        cuda = 'pip install "jax[cuda12]" or "jax[cuda13]"'
+        fix = cuda if platform == "gpu" else 'use "jax" or "jax:cuda:0"'
+        raise _Unusable(f"JAX {jax.__version__} has no such device ({_line(error)})", fix) from None
+    if not number:
+        return found[min(found)]
+    if index not in found:
+        raise _no_such_index(spec, len(found), "JAX")
+    return found[index]
+
+
+def _find_strict(spec: str, place: str) -> Any:
+    xp = _import("array_api_strict", "pip install array-api-strict")
+    natives = xp.__array_namespace_info__().devices()
+    for native in natives:
+        if _array.spec_of("array_api_strict", native).partition(":")[2] == place:
+            return native
+    names = ", ".join(f'"{_array.spec_of("array_api_strict", native)}"' for native in natives)
+    raise InvalidValue(f'unknown device "{spec}", array-api-strict has {names}')
+
+
+_FIND: dict[str, Callable[[str, str], Any]] = {
+    "numpy": _find_numpy,
+    "cupy": _find_cupy,
+    "torch": _find_torch,
+    "jax": _find_jax,
+    "array_api_strict": _find_strict,
+}
+
+
+def _import(library: str, install: str) -> Any:
+    try:
+        return import_module(library)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == library:
+            raise _Unusable(f"{NAMES[library]} is not installed", install) from None
+        why = f"{NAMES[library]} is installed but cannot be imported ({_line(error)})"
+        raise _Unusable(why, f"mend that installation: {install}") from None
+
+
+def _look_for_cupy() -> tuple[Any, int]:
+    """CuPy and the number of GPUs it sees, before anything has run on one."""
+    cupy = _import("cupy", _cupy_install())
+    try:
+        if cupy.is_available():
+            return cupy, cupy.cuda.runtime.getDeviceCount()
+        title, problem = f"CuPy {cupy.__version__}", _why_no_gpu(cupy.cuda.runtime)
+    except Exception as error:  # of two wheels one was removed: half a package is left
+        fix = f"uninstall every cupy package, then {_cupy_install()}"
+        raise _Unusable(f"CuPy is installed but broken ({_line(error)})", fix) from None
+    raise _Unusable(
+        f"{title} is installed, but CUDA finds no GPU ({problem})",
+        "install or update the NVIDIA driver (nvidia-smi lists the GPUs it sees)",
+    )
+
+
+def _why_no_gpu(runtime: Any) -> str:
+    try:
+        if runtime.driverGetVersion() == 0:
+            return "no NVIDIA driver"
+        return f"the driver shows {runtime.getDeviceCount()}"
+    except Exception as error:
+        return _line(error)
+
+
+def _cupy_install() -> str:
+    for extra, wheel in (("cuda12", "cupy-cuda12x"), ("cuda13", "cupy-cuda13x")):
+        try:
+            metadata.distribution(wheel)
+        except metadata.PackageNotFoundError:
+            continue
+        return f'pip install "devconv[{extra}]"'
+    return (
+        'pip install "devconv[cuda12]" or "devconv[cuda13]", as nvidia-smi shows the CUDA version'
+    )
+
+
+def _try_out(candidate: Device) -> str:
+    """The name of a GPU on which a first kernel and a matrix product came out right."""
+    return _once(candidate.spec, lambda: _compute_on(candidate))
+
+
+_CHECK = "check the GPU and its driver (nvidia-smi)"
+
+
+def _compute_on(candidate: Device) -> str:
+    host = np.reshape(np.arange(64.0, dtype=np.float32), (8, 8))  # whole numbers: exact sums
+    try:
+        x = candidate.asarray(host)
+        with _array.on_device(x):
+            y = x * 2.0 + 1.0
+            z = candidate.xp.matmul(x, y)
+        first, second = _array.to_numpy(y), _array.to_numpy(z)
+        name = _name_of(candidate)
+    except Exception as error:
+        why = f"a first computation on {candidate} failed ({_line(error)})"
+        libraries = f"install the CUDA libraries with it: {_cupy_install()}"
+        raise _Unusable(why, libraries if candidate.library == "cupy" else _CHECK) from None
+    expected = host * 2.0 + 1.0
+    if not (np.array_equal(first, expected) and np.array_equal(second, host @ expected)):
+        raise _Unusable(f"a first computation on {candidate} gave wrong numbers", _CHECK)
+    return name
+
+
+def _name_of(candidate: Device) -> str:
+    if candidate.library != "cupy":
+        return str(candidate)
+    properties = import_module("cupy").cuda.runtime.getDeviceProperties(candidate.native.id)
+    return str(properties["name"].decode())
+
+
+def _line(error: Exception) -> str:
+    """An exception in one line; of CuPy's page about a failed import only the cause."""
+    text = str(error).rpartition("Original error:")[2]
+    text = " ".join(text.replace("=" * 8, "").split())
+    text = text if len(text) <= 160 else f"{text[:157]}..."
+    return text if text.startswith(type(error).__name__) else f"{type(error).__name__}: {text}"

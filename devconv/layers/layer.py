@@ -1,0 +1,504 @@
+"""What a layer is: a description, its arrays, and a pure function that uses them.
+
+A layer's mathematics takes arrays and returns arrays. It meets them in a :class:`Scope`,
+which hands a layer its own arrays by name and runs its children; :class:`Trace` does the
+same walk with shapes. The stateful faces, ``layer(x)`` and ``layer.vjp(x)``, fetch the
+arrays, run the pure function and, after success, keep the new buffers. Parameters change
+through an optimizer alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Self, TypeAlias
+
+from devconv import _array, _check
+from devconv._array import Array
+from devconv._check import InvalidType, InvalidValue, located, show
+from devconv.device import Device, device_of, to_device
+from devconv.device import device as device_by_spec
+from devconv.functional.operation import check_together
+from devconv.initializers import Fans, Initializer, fans, generator
+from devconv.layers.state import arguments, join, match, table
+
+InputShape: TypeAlias = tuple[int | None, ...]
+"""The shape of a layer's input; ``None`` for a batch of any size."""
+Grads: TypeAlias = dict[str, Array]
+Pullback: TypeAlias = Callable[[Array], tuple[Array, Grads]]
+"""Takes ``dy`` to ``(dx, grads)``, grads by the parameters' dotted names."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A declared array that learns: its shape and how it begins."""
+
+    shape: tuple[int, ...]
+    initializer: Initializer
+    fans: Fans | None = None
+    learns: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A declared array that a pass may renew, but no gradient reaches."""
+
+    shape: tuple[int, ...]
+    initializer: Initializer
+    fans: Fans | None = None
+    learns: ClassVar[bool] = False
+
+
+class Layer:
+    """A description plus its arrays; base of all layers.
+
+    A new kind of layer defines :meth:`infer` and :meth:`apply_vjp`, and :meth:`declare` if it
+    has arrays or :attr:`children` if it has layers inside. A container that must not keep
+    its intermediate results during inference defines :meth:`apply` too. A layer that is
+    one operation with some arguments filled in is an
+    :class:`~devconv.layers.operation.OperationLayer`.
+    """
+
+    _declared: Mapping[str, Parameter | Buffer] | None = None
+    _arrays: Mapping[str, Array] = MappingProxyType({})
+    _device: Device | None = None
+    _dtype: str = "float32"
+    _settled: frozenset[str] = frozenset()
+    _accepted: InputShape | None = None
+
+    # What a kind of layer defines.
+
+    @property
+    def children(self) -> Mapping[str, Layer]:
+        """The layers inside, by name."""
+        return {}
+
+    def declare(self, shape: InputShape | None) -> Mapping[str, Parameter | Buffer]:
+        """The layer's own arrays for an input of ``shape``, which is ``None`` if not known."""
+        return {}
+
+    def infer(self, trace: Trace, shape: InputShape) -> InputShape:
+        """The output's shape for an input of ``shape``; refuses what does not fit."""
+        raise NotImplementedError(f"{type(self).__name__} does not define infer")
+
+    def apply_vjp(self, scope: Scope, x: Array) -> tuple[Array, Pullback]:
+        """The layer's function of its arrays and ``x``, and the way back to both."""
+        raise NotImplementedError(f"{type(self).__name__} does not define apply_vjp")
+
+    def apply(self, scope: Scope, x: Array) -> Array:
+        """The layer's function alone, keeping nothing for a way back."""
+        return self.apply_vjp(scope, x)[0]
+
+    def input_from(self, shapes: Mapping[str, tuple[int, ...]]) -> InputShape | None:
+        """The input's shape as far as the layer's arrays, with these shapes, tell it."""
+        return None
+
+    def sizes(self, declared: Mapping[str, Parameter | Buffer]) -> Mapping[str, int]:
+        """The values of attributes that were left ``None``, read off the declared arrays."""
+        return {}
+
+    def describe(self) -> str:
+        """The arguments the layer was made with, for ``repr``."""
+        return arguments(self)
+
+    # The stateful faces.
+
+    def __call__(self, x: Array) -> Array:
+        """Infer: the layer's output for ``x``; nothing is kept, no buffer changes."""
+        return self._face(x, lambda: self.apply(self._scope(training=False), x))
+
+    def vjp(
+        self, x: Array, *, training: bool = True, key: Array | None = None
+    ) -> tuple[Array, Pullback]:
+        """Learn: the layer's output and the way back, ``dx, grads = pullback(dy)``.
+
+        Args:
+            x: a batch.
+            training: whether dropout drops and batch statistics are used (and running ones
+                renewed); ``False`` gives gradients of the inference pass.
+            key: where dropout draws from.
+
+        Returns:
+            ``(y, pullback)``; ``grads`` has an entry for each parameter, by dotted name.
+        """
+
+        def run() -> tuple[Array, Pullback]:
+            scope = self._scope(training=training, key=key)
+            y, back = self.apply_vjp(scope, x)
+            self._keep(scope.renewed)
+            return y, back
+
+        return self._face(x, run)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The output's shape for an input of ``shape``, both without the batch.
+
+        Raises:
+            ValueError: when a layer inside does not accept what reaches it.
+        """
+        given = tuple(_check.integer("shape", n, least=0) for n in shape)
+        return tuple(n or 0 for n in Trace().apply(self, (None, *given))[1:])
+
+    def build(self, shape: tuple[int, ...] | None = None, seed: int = 0) -> Self:
+        """Check all layers, then make all arrays anew.
+
+        Every parameter is drawn on the host by a generator keyed by ``(seed, dotted path)``:
+        the same numbers on every device, whatever the order of the layers.
+
+        Args:
+            shape: the input's shape without the batch; needed only where a size is ``None``.
+            seed: at least 0.
+
+        Returns:
+            The layer.
+
+        Raises:
+            ValueError: when layers do not fit together, or a size is not known.
+        """
+        if shape is not None:
+            shape = tuple(_check.integer("shape", n, least=0) for n in shape)
+        self._make(shape, seed, anew=True)
+        return self
+
+    @property
+    def is_built(self) -> bool:
+        """Whether all arrays exist."""
+        return all(layer._declared is not None for _, layer in self._walk())
+
+    @property
+    def parameters(self) -> Mapping[str, Array]:
+        """The arrays that learn, by dotted name; a shared layer's by its first name."""
+        self._make(None, 0, anew=False)
+        return MappingProxyType(self._collect(Parameter))
+
+    @property
+    def buffers(self) -> Mapping[str, Array]:
+        """The arrays that passes renew, such as running statistics, by dotted name."""
+        self._make(None, 0, anew=False)
+        return MappingProxyType(self._collect(Buffer))
+
+    @property
+    def parameter_count(self) -> int | None:
+        """How many numbers learn; ``None`` before they exist."""
+        if not self.is_built:
+            return None
+        return sum(
+            math.prod(declared.shape)
+            for _, layer in self._firsts()
+            for declared in (layer._declared or {}).values()
+            if declared.learns
+        )
+
+    @property
+    def device(self) -> Device:
+        """Where the arrays are, or will be."""
+        for _, layer in self._walk():
+            for array in layer._arrays.values():
+                return device_of(array)
+        return self._device or device_by_spec("cpu")
+
+    @property
+    def dtype(self) -> str:
+        """The parameters' dtype by name; ``"float32"`` unless :meth:`to` said otherwise."""
+        return self._dtype
+
+    def to(self, device: Any = None, dtype: Any = None) -> Self:
+        """Move all arrays to a device, give them a dtype, or both.
+
+        Args:
+            device: ``"auto"``, ``"cpu"``, ``"cuda:0"``, ``"torch"``, ... (see :func:`device`).
+            dtype: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, or a library's own.
+
+        Returns:
+            The layer.
+
+        Raises:
+            ValueError: a device that is not usable.
+            TypeError: a dtype the device does not have.
+        """
+        place = self.device if device is None else device_by_spec(device)
+        kind = self._dtype if dtype is None else _floating_name(dtype)
+        place.dtype(kind)
+        with self._whole_or_not_at_all():
+            for _, layer in self._firsts():
+                layer._commit(layer._declared, layer._arrays, place, kind)
+        return self
+
+    def state_dict(self) -> dict[str, Array]:
+        """Parameters and buffers, a shared layer's under every name it has."""
+        self._make(None, 0, anew=False)
+        return {
+            join(path, name): array
+            for path, layer in self._walk()
+            for name, array in layer._arrays.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Array], *, dtype: Any = None) -> Self:
+        """Take parameters and buffers from ``state``, arrays of any library.
+
+        Every name, shape and dtype is checked before anything changes. A layer that is not
+        built takes open sizes from the arrays. ``num_batches_tracked``, which PyTorch
+        stores, is passed over.
+
+        Args:
+            state: arrays by dotted name.
+            dtype: cast to this; without it the dtypes must be the layer's own.
+
+        Returns:
+            The layer.
+
+        Raises:
+            ValueError: missing or unknown names, other shapes.
+            TypeError: other dtypes.
+        """
+        kind = self._dtype if dtype is None else _floating_name(dtype)
+        with self._whole_or_not_at_all():
+            for layer, declared, arrays in match(self, state, kind, cast=dtype is not None):
+                layer._commit(declared, arrays, self.device, kind)
+        return self
+
+    def __repr__(self) -> str:
+        return table(self)
+
+    # Inner workings.
+
+    def _face(self, x: Array, run: Callable[[], Any]) -> Any:
+        with located(type(self).__name__):
+            if not _array.is_array(x):
+                raise InvalidType(
+                    f"x must be an array, got {type(x).__name__}; make one of the library you "
+                    "compute with, such as numpy.asarray(x)"
+                )
+        shape = tuple(x.shape)
+        with self._whole_or_not_at_all():
+            if shape[1:] != self._accepted or not self.is_built:
+                Trace().apply(self, shape)
+                self._make(shape[1:], 0, anew=False)
+                self._accepted = shape[1:]
+            with located(type(self).__name__):
+                self._check_place(x)
+            with _array.on_device(x):
+                return run()
+
+    def _check_place(self, x: Array) -> None:
+        for path, layer in self._walk():
+            for name, array in layer._arrays.items():
+                if not _array.is_floating(array):
+                    continue
+                name = join(path, name)
+                check_together([("x", x), (name, array)])
+                ours, theirs = _array.dtype_name(x.dtype), _array.dtype_name(array.dtype)
+                if not _array.is_floating(x):
+                    raise InvalidType(
+                        f"x {tuple(x.shape)} has dtype {ours}, expected {theirs}; convert it "
+                        f'first: x.astype("{theirs}")'
+                    )
+                if ours != theirs and not (ours in _array.HALF and theirs == "float32"):
+                    raise InvalidType(
+                        f"x is {ours} and {name} is {theirs}, expected one dtype; convert: "
+                        f'x.astype("{theirs}") or model.to(dtype="{ours}")'
+                    )
+                return
+
+    def _scope(self, *, training: bool, key: Array | None = None) -> Scope:
+        arrays = {**self._collect(Parameter), **self._collect(Buffer)}
+        return Scope(self, arrays, training=training, key=key)
+
+    def _walk(self, path: str = "") -> Iterator[tuple[str, Layer]]:
+        """All layers with their dotted paths, this one first; a shared one more than once."""
+        yield path, self
+        for name, child in self.children.items():
+            yield from child._walk(join(path, name))
+
+    def _firsts(self) -> Iterator[tuple[str, Layer]]:
+        """All layers, each once, under its first path."""
+        seen = set()
+        for path, layer in self._walk():
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                yield path, layer
+
+    def _collect(self, kind: type) -> dict[str, Array]:
+        return {
+            join(path, name): layer._arrays[name]
+            for path, layer in self._firsts()
+            for name, declared in (layer._declared or {}).items()
+            if isinstance(declared, kind)
+        }
+
+    def _make(self, shape: tuple[int, ...] | None, seed: int, *, anew: bool) -> None:
+        """Make the arrays of all layers, or of those that have none yet."""
+        with self._whole_or_not_at_all():
+            if anew:
+                for _, layer in self._firsts():
+                    layer._declared = None
+                    vars(layer).update(dict.fromkeys(layer._settled))
+            trace = Trace()
+            if shape is not None and not self.is_built:
+                trace.apply(self, (None, *shape))
+            plans = []
+            for path, layer in self._firsts():
+                if layer._declared is None:
+                    with located(type(layer).__name__, path or None):
+                        plans.append((path, layer, layer.declare(trace.inputs.get(id(layer)))))
+            for path, layer, declared in plans:
+                arrays = {
+                    name: d.initializer(
+                        generator(seed, join(path, name)), d.shape, d.fans or fans(d.shape)
+                    )
+                    for name, d in declared.items()
+                }
+                layer._commit(declared, arrays, self._device or device_by_spec("cpu"), self._dtype)
+
+    def _commit(
+        self,
+        declared: Mapping[str, Parameter | Buffer] | None,
+        arrays: Mapping[str, Array],
+        place: Device,
+        dtype: str,
+    ) -> None:
+        """Hold these arrays, on a device and in a dtype."""
+        self._arrays = {name: _placed(x, place, dtype) for name, x in arrays.items()}
+        self._declared, self._device, self._dtype = declared, place, dtype
+        if declared is not None:
+            sizes = self.sizes(declared)
+            self._settled = frozenset(n for n in sizes if getattr(self, n) is None) | self._settled
+            vars(self).update(sizes)
+
+    @contextmanager
+    def _whole_or_not_at_all(self) -> Iterator[None]:
+        """Leave the layer and all inside as they were if what happens fails.
+
+        Arrays are bound and never written into, so remembering the bindings is enough.
+        """
+        before = [(layer, dict(vars(layer))) for _, layer in self._firsts()]
+        try:
+            yield
+        except BaseException:
+            for layer, attributes in before:
+                vars(layer).clear()
+                vars(layer).update(attributes)
+            raise
+
+    def _keep(self, renewed: Mapping[str, Array]) -> None:
+        """Bind new arrays, by dotted name, in place of the old ones."""
+        if not renewed:
+            return
+        for path, layer in self._firsts():
+            mine = {n: renewed[join(path, n)] for n in layer._arrays if join(path, n) in renewed}
+            if mine:
+                layer._arrays = {**layer._arrays, **mine}
+
+
+class Trace:
+    """A walk through the layers with shapes instead of arrays.
+
+    ``inputs`` remembers what shape reached each layer.
+    """
+
+    def __init__(self) -> None:
+        self.inputs: dict[int, InputShape] = {}
+
+    def apply(self, layer: Layer, shape: InputShape, name: str | None = None) -> InputShape:
+        """The shape that leaves ``layer``, a child called ``name``, for ``shape`` entering it."""
+        with located(type(layer).__name__, name):
+            before = self.inputs.setdefault(id(layer), shape)
+            if before[1:] != shape[1:] and layer.declare(before) != layer.declare(shape):
+                raise InvalidValue(
+                    f"the layer is shared, but gets {show(before)} and {show(shape)}, which need "
+                    "different parameters; use two layers"
+                )
+            return layer.infer(self, shape)
+
+
+class Scope:
+    """What a layer meets in one pass: its own arrays, its children, and how the pass is meant.
+
+    ``scope["weight"]`` is an array of the layer, ``scope.name("weight")`` its dotted name.
+    ``scope.apply(name, child, x)`` and ``scope.vjp(name, child, x)`` run a layer inside.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        arrays: Mapping[str, Array],
+        *,
+        training: bool,
+        key: Array | None = None,
+    ) -> None:
+        self.training = training
+        self.renewed: dict[str, Array] = {}
+        self._arrays = arrays
+        self._paths = {id(each): path for path, each in layer._firsts()}
+        self._path = ""
+        self._key = key
+
+    def _inside(self, layer: Layer) -> Scope:
+        scope = object.__new__(Scope)
+        scope.__dict__.update(self.__dict__)
+        scope._path = self._paths[id(layer)]
+        return scope
+
+    def name(self, name: str) -> str:
+        """The dotted name of the layer's own array ``name``."""
+        return join(self._path, name)
+
+    def __getitem__(self, name: str) -> Array:
+        full = self.name(name)
+        return self.renewed[full] if full in self.renewed else self._arrays[full]
+
+    def __contains__(self, name: str) -> bool:
+        return self.name(name) in self._arrays
+
+    def renew(self, **buffers: Array) -> None:
+        """Replace buffers of the layer when the pass has succeeded."""
+        for name, array in buffers.items():
+            self.renewed[self.name(name)] = array
+
+    def apply(self, name: str, child: Layer, x: Array) -> Array:
+        """Run a layer inside, keeping nothing."""
+        with located(type(child).__name__, name):
+            return child.apply(self._inside(child), x)
+
+    def vjp(self, name: str, child: Layer, x: Array) -> tuple[Array, Pullback]:
+        """Run a layer inside, with the way back."""
+        with located(type(child).__name__, name):
+            return child.apply_vjp(self._inside(child), x)
+
+
+def summed(*grads: Grads) -> Grads:
+    """Gradients of several layers as one mapping; those of a shared parameter add up."""
+    total: Grads = {}
+    for each in grads:
+        for name, grad in each.items():
+            total[name] = total[name] + grad if name in total else grad
+    return total
+
+
+def check_image(shape: InputShape, rank: int | None) -> None:
+    """Refuse an input that is not ``(N, C, *spatial)`` with ``rank`` spatial dimensions."""
+    if rank is not None and len(shape) != rank + 2:
+        axes = ", ".join(("D", "H", "W")[-rank:]) if rank <= 3 else f"{rank} spatial"
+        raise InvalidValue(
+            f"expected x with {rank + 2} dimensions (N, C, {axes}), got x {show(shape)}"
+        )
+    if len(shape) < 3 or 0 in shape[1:]:
+        raise InvalidValue(f"expected x (N, C, *spatial) with pixels, got x {show(shape)}")
+
+
+def _floating_name(dtype: Any) -> str:
+    name = _array.dtype_name(dtype)
+    if name not in ("float32", "float64", *_array.HALF):
+        raise InvalidType(f"dtype must be float16, bfloat16, float32 or float64, got {name}")
+    return name
+
+
+def _placed(x: Array, place: Device, dtype: str) -> Array:
+    if not _array.is_floating(x) or _array.dtype_name(x.dtype) == dtype:
+        return to_device(x, place)
+    if device_of(x) == place:
+        return _array.cast(x, place.dtype(dtype))
+    return place.asarray(_array.to_numpy(x), dtype=dtype)

@@ -1,0 +1,7 @@
+"""Optimizers: how parameters change."""
+
+from devconv.optim.adam import Adam, AdamW
+from devconv.optim.optimizer import Optimizer
+from devconv.optim.sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]

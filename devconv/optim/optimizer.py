@@ -1,0 +1,152 @@
+"""What optimizers share: a pure update rule, and the step that binds its result.
+
+A step binds new arrays to the model's layers and writes into none, so a pullback that was
+made before it stays valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from devconv import _array, _check
+from devconv._array import Array
+from devconv._check import InvalidType, InvalidValue, located
+from devconv.functional.operation import check_together
+from devconv.layers import Layer
+
+Arrays = Mapping[str, Array]
+State = dict[str, dict[str, Array]]
+"""The moments: ``{"momentum": {"0.weight": array, ...}, ...}``."""
+
+
+class Optimizer:
+    """Base of the optimizers: :meth:`rule` says how one parameter changes.
+
+    Args:
+        model: the layer whose parameters change.
+        lr: the step size; may be set anew between steps.
+        weight_decay: how strongly parameters are drawn to 0.
+    """
+
+    moments: tuple[str, ...] = ()
+
+    def __init__(self, model: Layer, lr: float, *, weight_decay: float = 0.0) -> None:
+        with located(type(self).__name__):
+            if not isinstance(model, Layer):
+                raise InvalidType(
+                    f"model must be a layer, got {type(model).__name__}; an optimizer binds the "
+                    "new parameters to it"
+                )
+            self.lr = _check.number("lr", lr, least=0.0)
+            self.weight_decay = _check.number("weight_decay", weight_decay, least=0.0)
+        self.model = model
+        self.steps = 0
+        self.state: State = {}
+
+    def rule(
+        self, x: Array, grad: Array, moments: dict[str, Array | None], step: Any
+    ) -> tuple[Array, dict[str, Array]]:
+        """The new value of ``x`` and its new moments, in its ``step``-th step (from 1)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define rule")
+
+    def update(
+        self, parameters: Arrays, grads: Arrays, state: Mapping[str, Arrays], step: Any
+    ) -> tuple[dict[str, Array], State]:
+        """The pure update, for ``jax.jit``: new parameters and new state.
+
+        Args:
+            parameters: arrays by dotted name.
+            grads: gradients of some or all of them.
+            state: what the previous update returned; ``{}`` at first.
+            step: which step this is, from 1; an int or a 0-d array.
+        """
+        new_parameters = dict(parameters)
+        new_state: State = {kind: dict(state.get(kind, {})) for kind in self.moments}
+        for name, grad in grads.items():
+            before = {kind: new_state[kind].get(name) for kind in self.moments}
+            x = parameters[name]
+            with _array.on_device(x):
+                new_parameters[name], after = self.rule(x, grad, before, step)
+            for kind, array in after.items():
+                new_state[kind][name] = array
+        return new_parameters, new_state
+
+    def step(self, grads: Arrays) -> None:
+        """Take one step: bind new parameters to the model.
+
+        Args:
+            grads: gradients by dotted name; parameters without one stay as they are.
+
+        Raises:
+            ValueError: an unknown name, another shape, another device.
+            TypeError: another dtype or library. Nothing has changed then.
+        """
+        parameters = self.model.parameters
+        with located(type(self).__name__):
+            _check_grads(parameters, grads)
+        new_parameters, state = self.update(parameters, grads, self.state, self.steps + 1)
+        self.model._keep({name: new_parameters[name] for name in grads})
+        self.state, self.steps = state, self.steps + 1
+
+    def state_dict(self) -> dict[str, Array]:
+        """The moments by dotted name: ``{"momentum.0.weight": array, ...}``."""
+        return {
+            f"{kind}.{name}": array
+            for kind, arrays in self.state.items()
+            for name, array in arrays.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Array], *, steps: int) -> None:
+        """Take moments from ``state``, arrays of any library, and the count of steps.
+
+        Raises:
+            ValueError: a name or shape that does not belong to the model; nothing has
+                changed then.
+        """
+        from devconv.device import to_device
+
+        parameters = self.model.parameters
+        loaded: State = {kind: {} for kind in self.moments}
+        with located(type(self).__name__):
+            steps = _check.integer("steps", steps, least=0)
+            for full, array in state.items():
+                kind, _, name = full.partition(".")
+                if kind not in self.moments or name not in parameters:
+                    raise InvalidValue(
+                        f"state holds {full!r}, which this model and optimizer do not have; load "
+                        "it into the pair it was saved from"
+                    )
+                if tuple(array.shape) != tuple(parameters[name].shape):
+                    raise InvalidValue(
+                        f"state[{full!r}] has shape {tuple(array.shape)}, the parameter "
+                        f"{tuple(parameters[name].shape)}"
+                    )
+                loaded[kind][name] = to_device(array, self.model.device)
+        self.state, self.steps = loaded, steps
+
+
+def _check_grads(parameters: Arrays, grads: Arrays) -> None:
+    if not isinstance(grads, Mapping):
+        raise InvalidType(
+            f"grads must map names to arrays, got {type(grads).__name__}; a pullback returns "
+            "(dx, grads)"
+        )
+    for name, grad in grads.items():
+        if name not in parameters:
+            raise InvalidValue(
+                f"grads holds {name!r}, but the model's parameters are {list(parameters)}"
+            )
+        x = parameters[name]
+        if not _array.is_array(grad):
+            raise InvalidType(f"grads[{name!r}] must be an array, got {type(grad).__name__}")
+        check_together([(name, x), (f"grads[{name!r}]", grad)])
+        if tuple(grad.shape) != tuple(x.shape):
+            raise InvalidValue(
+                f"grads[{name!r}] has shape {tuple(grad.shape)}, the parameter {tuple(x.shape)}"
+            )
+        if grad.dtype != x.dtype:
+            raise InvalidType(
+                f"grads[{name!r}] is {_array.dtype_name(grad.dtype)}, the parameter "
+                f"{_array.dtype_name(x.dtype)}"
+            )

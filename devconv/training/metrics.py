@@ -1,0 +1,26 @@
+"""Measures of a prediction that are watched, not learned from."""
+
+from __future__ import annotations
+
+from devconv import _array
+from devconv._array import Array
+
+
+def accuracy(logits: Array, target: Array) -> Array:
+    """The share of examples whose largest logit is the right class.
+
+    Args:
+        logits: ``(N, C, ...)``, classes on axis 1.
+        target: class indices ``(N, ...)``, or probabilities with the logits' shape.
+
+    Returns:
+        A 0-d float32 array of their library and device, from 0 to 1.
+
+    >>> import numpy as np
+    >>> float(accuracy(np.asarray([[0.1, 0.9], [0.8, 0.2]]), np.asarray([1, 1])))
+    0.5
+    """
+    xp = _array.array_namespace(logits)
+    chosen = xp.argmax(logits, axis=1)
+    right = xp.argmax(target, axis=1) if target.ndim == logits.ndim else target
+    return xp.mean(xp.astype(chosen == xp.astype(right, chosen.dtype), xp.float32))
