@@ -5,7 +5,7 @@ array-api-strict. :mod:`devconv.functional` has the operations, the names here t
 what trains them.
 """
 
-from devconv import checkpoint, data, functional, initializers, optim, random, training
+from devconv import checkpoint, data, functional, initializers, models, optim, random, training
 from devconv._array import to_numpy
 from devconv._check import DevconvError
 from devconv.checkpoint import load, save
@@ -29,6 +29,7 @@ __all__ = [
     "functional",
     "initializers",
     "load",
+    "models",
     "optim",
     "random",
     "save",

@@ -34,9 +34,14 @@ HALF = ("float16", "bfloat16")
 _STRANGE = (np.ma.MaskedArray, np.matrix)
 
 
+def is_plain(x: object) -> bool:
+    """Whether ``x`` is a NumPy array and no subclass: the common case, told at once."""
+    return type(x) is np.ndarray
+
+
 def is_array(x: object) -> bool:
     """Whether ``x`` is an array of a library that follows the standard."""
-    return compat.is_array_api_obj(x) and not isinstance(x, _STRANGE)
+    return is_plain(x) or (compat.is_array_api_obj(x) and not isinstance(x, _STRANGE))
 
 
 def array_namespace(*arrays: Array | None) -> Namespace:

@@ -111,11 +111,13 @@ def _pair(name: str, entry: Any) -> Pair:
 def number(
     name: str, value: Any, *, least: float | None = None, above: float | None = None
 ) -> float:
-    """``value`` as a finite float, at least ``least`` or strictly above ``above``."""
+    """``value`` as a float, at least ``least`` or strictly above ``above``; NaN is refused."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidType(f"{name} must be a number, got {value!r}")
     result = float(value)
-    if result != result or (least is not None and result < least):
+    if result != result:
+        raise InvalidValue(f"{name} must be a number, got {value!r}")
+    if least is not None and result < least:
         raise InvalidValue(f"{name} must be at least {least}, got {value!r}")
     if above is not None and result <= above:
         raise InvalidValue(f"{name} must be greater than {above}, got {value!r}")

@@ -119,7 +119,8 @@ def save_training(
     record = {
         "optimizer": type(optimizer).__name__,
         "steps": optimizer.steps,
-        "lr": optimizer.lr,
+        "lr": float(optimizer.lr),
+        "generator": model.generator_state,
         "progress": dict(progress),
     }
     write_arrays(path, arrays, {"devconv": json.dumps(record)})
@@ -151,6 +152,7 @@ def load_training(
     own, moments = _part(arrays, "model."), _part(arrays, "optimizer.")
     with model._whole_or_not_at_all():
         _load_layer(model, own, _part(dtypes, "model."), path)
+        model.generator_state = record["generator"]
         optimizer.load_state_dict(moments, steps=record["steps"])
     optimizer.lr = record["lr"]
     return dict(record["progress"])

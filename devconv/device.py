@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
 from typing import Any, TypeVar
@@ -227,7 +228,9 @@ def to_device(x: Array, spec: str | Device | Array, *, dtype: Any = None) -> Arr
 
     Within a library this is the library's own move, and an array that is there already is
     returned as it is. Between libraries it goes through the host and gives a new array,
-    which shares no memory with ``x``. The values and the dtype stay what they are.
+    which shares no memory with ``x``. The values and the dtype stay what they are; only
+    64-bit integers arrive as 32-bit ones where a device has no others (JAX without x64) and
+    every value fits.
 
     Args:
         x: an array of any library, of any strides.
@@ -254,6 +257,8 @@ def to_device(x: Array, spec: str | Device | Array, *, dtype: Any = None) -> Arr
             return _array.as_array(x)
         source = _array.dtype_name(x.dtype)
         name = source if dtype is None else _array.dtype_name(dtype)
+        if dtype is None and name in ("int64", "uint64") and not goal.has_dtype(name):
+            name = _narrowed(x, name)
         if not goal.has_dtype(name):
             raise InvalidType(
                 f"x {show(x.shape)} cannot arrive as {name}: {goal._lack(name)} "
@@ -266,6 +271,12 @@ def to_device(x: Array, spec: str | Device | Array, *, dtype: Any = None) -> Arr
         if not goal.has_dtype(source):
             x = _cast(x, goal.dtype(name))
         return _cast(_move(x, goal), goal.dtype(name))
+
+
+def _narrowed(x: Array, name: str) -> str:
+    """The 32-bit kind of an integer dtype if it holds every value of ``x``, else ``name``."""
+    host, narrow = _array.to_numpy(x), name.replace("64", "32")
+    return narrow if np.array_equal(host.astype(narrow), host) else name
 
 
 def _cast(x: Array, dtype: Any) -> Array:
@@ -442,26 +453,29 @@ _FIND: dict[str, Callable[[str, str], Any]] = {
 }
 
 
-def _import(library: str, install: str) -> Any:
+def _import(library: str, install: str, mend: str = "") -> Any:
     try:
         return import_module(library)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == library:
             raise _Unusable(f"{NAMES[library]} is not installed", install) from None
         why = f"{NAMES[library]} is installed but cannot be imported ({_line(error)})"
-        raise _Unusable(why, f"mend that installation: {install}") from None
+        raise _Unusable(why, mend or f"mend that installation: {install}") from None
 
 
 def _look_for_cupy() -> tuple[Any, int]:
     """CuPy and the number of GPUs it sees, before anything has run on one."""
-    cupy = _import("cupy", _cupy_install())
+    wheels, install = _cupy_wheels(), _cupy_install()
+    mend = f"pip uninstall {' '.join(wheels) or 'cupy'}, then {install}"
+    if wheels:  # recorded, but not importable: another wheel took the files they share along
+        install = f"only the record of {' and '.join(wheels)} is left: {mend}"
+    cupy = _import("cupy", install, mend)
     try:
         if cupy.is_available():
             return cupy, cupy.cuda.runtime.getDeviceCount()
         title, problem = f"CuPy {cupy.__version__}", _why_no_gpu(cupy.cuda.runtime)
-    except Exception as error:  # of two wheels one was removed: half a package is left
-        fix = f"uninstall every cupy package, then {_cupy_install()}"
-        raise _Unusable(f"CuPy is installed but broken ({_line(error)})", fix) from None
+    except Exception as error:
+        raise _Unusable(f"CuPy is installed but broken ({_line(error)})", mend) from None
     raise _Unusable(
         f"{title} is installed, but CUDA finds no GPU ({problem})",
         "install or update the NVIDIA driver (nvidia-smi lists the GPUs it sees)",
@@ -477,13 +491,19 @@ def _why_no_gpu(runtime: Any) -> str:
         return _line(error)
 
 
-def _cupy_install() -> str:
-    for extra, wheel in (("cuda12", "cupy-cuda12x"), ("cuda13", "cupy-cuda13x")):
-        try:
+def _cupy_wheels() -> list[str]:
+    """The CuPy wheels that pip has a record of."""
+    found = []
+    for wheel in ("cupy-cuda12x", "cupy-cuda13x"):
+        with suppress(metadata.PackageNotFoundError):
             metadata.distribution(wheel)
-        except metadata.PackageNotFoundError:
-            continue
-        return f'pip install "devconv[{extra}]"'
+            found.append(wheel)
+    return found
+
+
+def _cupy_install() -> str:
+    for wheel in _cupy_wheels():
+        return f'pip install "devconv[{wheel[5:-1]}]"'
     return (
         'pip install "devconv[cuda12]" or "devconv[cuda13]", as nvidia-smi shows the CUDA version'
     )

@@ -62,6 +62,31 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Normal:
+    """Entries are normal around 0, whatever the fans.
+
+    Args:
+        deviation: the standard deviation.
+
+    Raises:
+        ValueError: a deviation below 0.
+
+    >>> Normal(0.01)(generator(0, "weight"), (2, 1), (1, 2)).round(4)
+    array([[ 0.0019],
+           [-0.0047]])
+    """
+
+    deviation: float
+
+    def __post_init__(self) -> None:
+        _check.number("deviation", self.deviation, least=0.0)
+
+    def __call__(self, rng: np.random.Generator, shape: Shape, fans: Fans) -> np.ndarray:
+        """Draw the entries."""
+        return rng.normal(0.0, self.deviation, shape)
+
+
+@dataclass(frozen=True)
 class VarianceScaling:
     """Entries of variance ``scale / fan``, normal or uniform.
 

@@ -46,14 +46,14 @@ def training_curves(history: History, path: str | os.PathLike[str]) -> None:
     skip = ("epoch", "images_per_second")
     names = [n for n in history[0] if n not in skip and not n.startswith("validation_")]
     figure = _figure(4.6 * len(names), 3.4)
-    epochs = history["epoch"]
     for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for prefix, label, colour in (
             ("", "training", _TRAINING),
             ("validation_", "validation", _VALIDATION),
         ):
-            values = history[prefix + name]
-            if len(values) == len(epochs):
+            rows = [row for row in history if prefix + name in row]
+            if rows:
+                epochs, values = [[row[key] for row in rows] for key in ("epoch", prefix + name)]
                 panel.plot(epochs, values, color=colour, label=label, marker="o", markersize=3)
         panel.set_xlabel("epoch")
         panel.set_ylabel(f"{name} (nats)" if name == "loss" else name)

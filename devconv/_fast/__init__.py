@@ -19,15 +19,23 @@ from contextvars import ContextVar
 from typing import Any
 
 from devconv._array import Array, array_namespace, library
-from devconv._fast import strided
+from devconv._fast import cupy, jax, numpy, torch
 
 Route = Callable[..., Any]
 
 TABLE: dict[tuple[str, str], Route] = {
-    ("take", "numpy"): strided.take_numpy,
-    ("take", "cupy"): strided.take_cupy,
-    ("take", "torch"): strided.take_torch,
+    ("take", "numpy"): numpy.take,
+    ("take", "cupy"): cupy.take,
+    ("take", "torch"): torch.take,
+    ("each", "numpy"): numpy.each,
+    ("correlate", "torch"): torch.correlate,
+    ("correlate", "jax"): jax.correlate,
+    ("input_cotangent", "torch"): torch.input_cotangent,
+    ("input_cotangent", "jax"): jax.input_cotangent,
+    ("kernel_cotangent", "torch"): torch.kernel_cotangent,
+    ("kernel_cotangent", "jax"): jax.kernel_cotangent,
 }
+_SUITS: dict[str, Callable[..., bool]] = {"torch": torch.suits, "jax": jax.suits}
 
 MIB = 2**20
 _WORKSPACE = {
@@ -57,6 +65,14 @@ def route(primitive: str, x: Array) -> Route | None:
     if _generic.get():
         return None
     return TABLE.get((primitive, library(array_namespace(x))))
+
+
+def convolution(primitive: str, x: Array, weight: Array, windows: Any) -> Route | None:
+    """The quicker route through a whole convolution, where it says the same for these arrays."""
+    found = route(primitive, x)
+    if found is not None and _SUITS[library(array_namespace(x))](x, weight, windows):
+        return found
+    return None
 
 
 def workspace(x: Array) -> int | None:

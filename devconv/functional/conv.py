@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from devconv import _array
+from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, Shape, integer
 from devconv.functional.contraction import contraction
@@ -101,6 +101,9 @@ def conv(
 
 def correlate(x: Array, weight: Array, w: Windows, groups: int) -> Array:
     """``y (N, *out, O)``: the windows of ``x`` (N, *size, C) contracted with the kernel."""
+    route = _fast.convolution("correlate", x, weight, w)
+    if route is not None:
+        return route(x, weight, w, groups)
     contract = contraction(weight, groups)
     return assemble(
         contract.forward,
@@ -117,6 +120,9 @@ def input_cotangent(dy: Array, weight: Array, w: Windows, groups: int) -> Array:
     At stride 1 a convolution of ``dy`` with the flipped kernel, input and output channels
     exchanged; otherwise the transposed contraction and the adjoint of taking windows.
     """
+    route = _fast.convolution("input_cotangent", dy, weight, w)
+    if route is not None:
+        return route(dy, weight, w, groups)
     back = w.transposed()
     if back is not None:
         return correlate(dy, flipped(weight, groups), back, groups)
@@ -137,6 +143,9 @@ def input_cotangent(dy: Array, weight: Array, w: Windows, groups: int) -> Array:
 
 def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Windows, groups: int) -> Array:
     """``dweight (O, C/G, *kernel)``: each tap's inner product of input and ``dy``."""
+    route = _fast.convolution("kernel_cotangent", x, weight, w)
+    if route is not None:
+        return route(x, dy, weight, w, groups)
     contract = contraction(weight, groups)
 
     def body(tile: Tile, slab: Array) -> Array:
@@ -174,16 +183,9 @@ def _plan(
     dilation: Any,
     groups: Any,
 ) -> Windows:
-    shape, bank = tuple(x.shape), tuple(weight.shape)
-    check_image(x, weight.ndim if weight.ndim >= 3 else None)
-    if len(bank) < 3:
-        raise InvalidValue(
-            f"weight must have shape (C_out, C // groups, *kernel), got {bank} for x {shape}"
-        )
+    shape, bank = check_bank(x, weight, "(C_out, C // groups, *kernel)")
     groups = integer("groups", groups, least=1)
     channels, outputs = shape[1], bank[0]
-    if 0 in bank:
-        raise InvalidValue(f"weight {bank} has an empty dimension; each must be at least 1")
     if outputs % groups or channels % groups:
         raise InvalidValue(
             f"groups={groups} must divide the channels of x {shape} ({channels}) and of "
@@ -195,12 +197,28 @@ def _plan(
             f"{bank[1] * groups}; give x {bank[1] * groups} channels or weight shape "
             f"({outputs}, {channels // groups}, ...)"
         )
+    check_bias(bias, outputs, bank)
+    return checked_plan(shape, bank[2:], stride=stride, padding=padding, dilation=dilation)
+
+
+def check_bank(x: Array, weight: Array, layout: str) -> tuple[Shape, Shape]:
+    """The shapes of images and of a bank of filters over as many spatial dimensions."""
+    bank = tuple(weight.shape)
+    shape = check_image(x, len(bank) if len(bank) >= 3 else None)
+    if len(bank) < 3:
+        raise InvalidValue(f"weight must have shape {layout}, got {bank} for x {shape}")
+    if 0 in bank:
+        raise InvalidValue(f"weight {bank} has an empty dimension; each must be at least 1")
+    return shape, bank
+
+
+def check_bias(bias: Array | None, outputs: int, bank: Shape) -> None:
+    """Refuse a bias that is not one number per output channel."""
     if bias is not None and tuple(bias.shape) != (outputs,):
         raise InvalidValue(
             f"bias has shape {tuple(bias.shape)}, expected ({outputs},): one per output "
             f"channel of weight {bank}"
         )
-    return checked_plan(shape, bank[2:], stride=stride, padding=padding, dilation=dilation)
 
 
 def check_image(x: Array, ndim: int | None = None) -> Shape:

@@ -9,12 +9,12 @@ once, for every operation, what they all ask of their arrays.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Generic, ParamSpec, overload
-
-import numpy as np
 
 from devconv import _array
 from devconv._array import Array
@@ -54,9 +54,39 @@ class Operation(Generic[P]):
         self._integers = frozenset(integers)
         self._constants = tuple(constants)
         self._statistics = frozenset(statistics)
+        self.origin: Operation[Any] = self
+        """The operation itself, nothing filled in."""
+        self.options: Mapping[str, Any] = MappingProxyType({})
+        """What :meth:`with_options` filled in."""
 
     def __repr__(self) -> str:
-        return f"<devconv operation {self.__name__}{self.__signature__}>"
+        filled = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"<devconv operation {self.__name__}{self.__signature__}{filled}>"
+
+    def with_options(self, **options: Any) -> Operation[Any]:
+        """The same operation with options filled in, or arrays after the first.
+
+        A caller may still give another value; an array that is filled in is a constant, for
+        which the pullback returns nothing.
+
+        Raises:
+            TypeError: an option that the operation does not have.
+
+        >>> import numpy as np
+        >>> from devconv.functional import softmax
+        >>> over_classes = softmax.with_options(axis=1)
+        >>> over_classes(np.zeros((1, 2)))
+        array([[0.5, 0.5]])
+        """
+        known = tuple(self.__signature__.parameters)[1:]
+        for name in options:
+            if name not in known:
+                raise InvalidType(
+                    f"{self.__name__} has no option {name!r}; it takes {', '.join(known) or 'none'}"
+                )
+        filled = copy.copy(self)
+        filled.options = MappingProxyType({**self.options, **options})
+        return filled
 
     def __call__(self, *args: P.args, **options: P.kwargs) -> Any:
         """Evaluate the operation; nothing is kept for a way back."""
@@ -70,11 +100,24 @@ class Operation(Generic[P]):
         was ``None`` or has no derivative. It changes nothing and may be called again.
         """
         with located(self.__name__):
-            self._check(args, options)
-            with _array.on_device(args[0]):
-                y, pullback = self.__wrapped__(*args, **options)
+            every, options = self._completed(args, options)
+            self._check(every, options)
+            with _array.on_device(every[0]):
+                y, pullback = self.__wrapped__(*every, **options)
         out = y[0] if isinstance(y, tuple) else _array.as_array(y)
         return (y if isinstance(y, tuple) else out), self._guarded(pullback, out, args)
+
+    def _completed(
+        self, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arrays and options of a call, with what was filled in."""
+        if not self.options:
+            return args, options
+        merged = {**self.options, **options}
+        arrays = [merged.pop(name, None) for name in self.arguments][len(args) :]
+        while arrays and arrays[-1] is None:
+            arrays.pop()
+        return (*args, *arrays), merged
 
     def _guarded(self, pullback: Pullback, y: Array, args: tuple[Any, ...]) -> Pullback:
         shape, dtype, where = y.shape, y.dtype, _array.array_namespace(y)
@@ -85,7 +128,7 @@ class Operation(Generic[P]):
                 _check_cotangent(dy, shape, dtype, where, place)
                 with _array.on_device(dy):
                     return tuple(
-                        None if d is None or x is None else _array.cast(d, x.dtype)
+                        None if d is None or x is None else _array.as_array(_array.cast(d, x.dtype))
                         for x, d in zip(args, pullback(dy), strict=False)
                     )
 
@@ -97,22 +140,24 @@ class Operation(Generic[P]):
         named = [*zip(self.arguments, args, strict=False)]
         named += [(name, options.get(name)) for name in self._constants]
         present = []
-        for position, (name, x) in enumerate(named):
+        for name, x in named:
             if x is None:
                 if name not in self._optional:
                     raise InvalidType(f"{name} must be an array, got None")
                 continue
-            if type(x) is not np.ndarray and not _array.is_array(x):
+            if not _array.is_array(x):
                 raise InvalidType(
                     f"{name} must be an array, got {type(x).__name__}; "
                     f"make one of the library you compute with, such as numpy.asarray({name})"
                 )
             present.append((name, x))
-            if position < len(args) and not (name in self._integers or _array.is_floating(x)):
-                kind = _array.dtype_name(x.dtype)
+            may_be_integer = name in self._integers
+            if not (_array.is_floating(x) or (may_be_integer and _array.is_integer(x))):
+                kind, other = _array.dtype_name(x.dtype), "integers or " if may_be_integer else ""
                 raise InvalidType(
-                    f"{name} {tuple(x.shape)} has dtype {kind}, expected a real floating dtype; "
-                    f'convert it first: {name}.astype("float32") or xp.astype({name}, xp.float32)'
+                    f"{name} {tuple(x.shape)} has dtype {kind}, expected {other}a real floating "
+                    f'dtype; convert it first: {name}.astype("float32") or '
+                    f"xp.astype({name}, xp.float32)"
                 )
         if len(present) > 1:
             check_together(present)
@@ -138,7 +183,7 @@ class Operation(Generic[P]):
 def check_together(named: Sequence[tuple[str, Array]]) -> None:
     """Refuse arrays of two libraries or on two devices, naming which is where."""
     (first, lead), *others = named
-    if all(type(x) is np.ndarray for _, x in named):
+    if all(_array.is_plain(x) for _, x in named):
         return
     ours = _array.library(_array.array_namespace(lead))
     here = _array.device(lead)

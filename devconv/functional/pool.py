@@ -220,11 +220,16 @@ def avg_pool(
     return channels_first(y), pullback
 
 
+def check_divisor(override: int | None) -> None:
+    """Refuse a divisor that is no int, or 0."""
+    if override is not None and integer("divisor_override", override, least=-(2**31)) == 0:
+        raise InvalidValue("divisor_override must not be 0")
+
+
 def _divisors(w: Windows, include_pad: bool, override: int | None, like: Array) -> Any:
     """What each window's sum is divided by: a number, or an array ``(*out, 1)``."""
+    check_divisor(override)
     if override is not None:
-        if integer("divisor_override", override, least=-(2**31)) == 0:
-            raise InvalidValue("divisor_override must not be 0")
         return float(override)
     if include_pad and all(
         reach <= before + n + after

@@ -1,6 +1,7 @@
-"""The error function, which no namespace of the standard has.
+"""Functions of one number that no namespace of the standard has, or none has safely.
 
-One set of rational approximations, written once for every library and dtype.
+Written once for every library and dtype: they neither overflow nor divide by 0 anywhere,
+keep NaN, keep the memory order of their argument and never make the host wait.
 """
 
 from __future__ import annotations
@@ -28,6 +29,50 @@ _EDGE = 0.46875  # where the two meet
 _FLAT = 6.0  # from here on erf is 1 to the last bit of float64
 
 
+def at_least(x: Array, low: float) -> Array:
+    """The larger of ``x`` and a number; NaN stays NaN.
+
+    >>> import numpy as np
+    >>> at_least(np.asarray([-1.0, 2.0]), 0.0)
+    array([0., 2.])
+    """
+    xp = _array.array_namespace(x)
+    return xp.maximum(x, xp.full((), low, dtype=x.dtype, device=_array.device(x)))
+
+
+def at_most(x: Array, high: float) -> Array:
+    """The smaller of ``x`` and a number; NaN stays NaN."""
+    xp = _array.array_namespace(x)
+    return xp.minimum(x, xp.full((), high, dtype=x.dtype, device=_array.device(x)))
+
+
+def logistic(x: Array) -> Array:
+    """``1 / (1 + exp(-x))``, with all its digits on either side.
+
+    >>> import numpy as np
+    >>> logistic(np.asarray([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
+    xp = _array.array_namespace(x)
+    return xp.exp(at_most(x, 0.0)) / (1.0 + _small(x))
+
+
+def log1p_exp(x: Array) -> Array:
+    """``log(1 + exp(x))``, with all its digits on either side.
+
+    >>> import numpy as np
+    >>> log1p_exp(np.asarray([-80.0, 0.0, 80.0])).round(6)
+    array([ 0.      ,  0.693147, 80.      ])
+    """
+    return at_least(x, 0.0) + _array.array_namespace(x).log1p(_small(x))
+
+
+def _small(x: Array) -> Array:
+    """``exp(-|x|)``, never above 1; libraries disagree on the derivative of ``|x|`` at 0."""
+    xp = _array.array_namespace(x)
+    return xp.exp(xp.minimum(x, -x))
+
+
 def erf(x: Array) -> Array:
     """``2/sqrt(pi) · integral from 0 to x of exp(-t²) dt``, within 1e-15 in float64.
 
@@ -40,9 +85,9 @@ def erf(x: Array) -> Array:
     """
     xp = _array.array_namespace(x)
     size = xp.abs(x)
-    inner = xp.clip(size, max=_EDGE)
+    inner = at_most(size, _EDGE)
     near = inner * _ratio(_NEAR, inner * inner)
-    outer = xp.clip(size, min=_EDGE, max=_FLAT)
+    outer = at_most(at_least(size, _EDGE), _FLAT)
     far = 1.0 - xp.exp(-outer * outer) * _ratio(_MIDDLE, outer)
     return xp.where(size <= _EDGE, near, far) * xp.sign(x)
 

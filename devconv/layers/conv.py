@@ -7,33 +7,42 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from devconv import _check, functional
+from devconv._array import Array
 from devconv._check import InvalidValue, Shape, located, show
 from devconv.functional.conv import Padding
-from devconv.functional.windows import checked_plan
-from devconv.initializers import Initializer, initializer
+from devconv.functional.operation import Pullback as OperationPullback
+from devconv.functional.pad import MODES, padding_pairs
+from devconv.functional.windows import Windows, checked_plan
+from devconv.initializers import Fans, Initializer, fans, initializer
 from devconv.layers.activation import Activation, activation_layer
-from devconv.layers.layer import InputShape, Parameter, Trace, check_image
+from devconv.layers.layer import (
+    InputShape,
+    Parameter,
+    Scope,
+    Trace,
+    check_image,
+    settled,
+    sized,
+)
 from devconv.layers.operation import OperationLayer
 
+Size = int | Sequence[int]
 
-@dataclass(repr=False, eq=False)
-class _Conv(OperationLayer):
-    operation = functional.conv
+
+class FilterBank(OperationLayer):
+    """What convolution and its transpose share: channels, groups, a kernel for each pair."""
+
     arrays = ("weight", "bias")
     rank: ClassVar[int]
 
     in_channels: int | None
     out_channels: int
-    kernel_size: int | Sequence[int]
-    stride: int | Sequence[int] = 1
-    padding: Padding = 0
-    dilation: int | Sequence[int] = 1
-    groups: int = 1
-    bias: bool = True
-    _: KW_ONLY
-    activation: str | Activation | None = None
-    weight_init: str | Initializer = "he_normal"
-    bias_init: str | Initializer = "zeros"
+    kernel_size: Size
+    groups: int
+    bias: bool
+    activation: str | Activation | None
+    weight_init: str | Initializer
+    bias_init: str | Initializer
 
     def __post_init__(self) -> None:
         with located(type(self).__name__):
@@ -46,8 +55,7 @@ class _Conv(OperationLayer):
                 self.in_channels = _check.integer("in_channels", self.in_channels, least=1)
                 self._check_groups("in_channels", self.in_channels)
             self._check_groups("out_channels", self.out_channels)
-            huge = (1, 1, *(2**40,) * self.rank)  # no kernel is too large for it
-            self._windows(huge)
+            self._check_options()
             self._activation = activation_layer(self.activation)
             self._inits = (
                 initializer("weight_init", self.weight_init),
@@ -58,49 +66,45 @@ class _Conv(OperationLayer):
         if channels % self.groups:
             raise InvalidValue(f"groups={self.groups} must divide {name}={channels}")
 
-    def _windows(self, shape: Shape) -> Shape:
-        return checked_plan(
-            shape,
-            self._kernel,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-        ).out
+    def _check_options(self) -> None:
+        """Refuse options that suit no image."""
+        self._windows((1, self.groups, *(2**40,) * self.rank))  # no kernel is too large for it
 
-    def options(self) -> dict[str, Any]:
-        """The options of :func:`devconv.functional.conv`."""
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
+    def _windows(self, shape: Shape) -> Windows:
+        raise NotImplementedError
+
+    def _out(self, shape: InputShape) -> Shape:
+        """The pixels of ``y`` in each dimension."""
+        raise NotImplementedError
 
     def _weight_shape(self, channels: int) -> Shape:
-        return (self.out_channels, channels // self.groups, *self._kernel)
+        raise NotImplementedError
+
+    def _channels(self, weight: Shape) -> int:
+        """``in_channels``, read off the shape of the weight."""
+        raise NotImplementedError
+
+    def _fans(self, weight: Shape) -> Fans:
+        return fans(weight)
 
     def declare(self, shape: InputShape | None) -> dict[str, Parameter]:
         """``weight`` and, unless ``bias`` is false, ``bias``."""
-        channels = self.in_channels if shape is None or self.in_channels else shape[1]
-        if channels is None:
-            raise InvalidValue(
-                "in_channels is None and no shape is known; call model.build(shape) with the "
-                "input's shape without the batch, or run a batch first"
-            )
+        channels = settled("in_channels", self.in_channels, shape, 1)
         self._check_groups("in_channels", channels)
-        weight = Parameter(self._weight_shape(channels), self._inits[0])
-        if not self.bias:
-            return {"weight": weight}
-        return {"weight": weight, "bias": Parameter((self.out_channels,), self._inits[1])}
+        weight = self._weight_shape(channels)
+        declared = {"weight": Parameter(weight, self._inits[0], self._fans(weight))}
+        if self.bias:
+            declared["bias"] = Parameter((self.out_channels,), self._inits[1], self._fans(weight))
+        return declared
 
     def sizes(self, declared: Mapping[str, Any]) -> dict[str, int]:
         """``in_channels``, read off the weight."""
-        return {"in_channels": declared["weight"].shape[1] * self.groups}
+        return {"in_channels": self._channels(declared["weight"].shape)}
 
     def input_from(self, shapes: Mapping[str, Shape]) -> InputShape | None:
         """The channels of the input are those of the weight."""
         weight = shapes.get("weight", ())
-        return (None, weight[1] * self.groups) if len(weight) == 2 + self.rank else None
+        return (None, self._channels(weight)) if len(weight) == 2 + self.rank else None
 
     def infer(self, trace: Trace, shape: InputShape) -> InputShape:
         """``(N, C_in, *spatial)`` becomes ``(N, C_out, *out)``."""
@@ -110,8 +114,74 @@ class _Conv(OperationLayer):
                 f"expected {self.in_channels} input channels (weight "
                 f"{self._weight_shape(self.in_channels or 0)}), got x {show(shape)}"
             )
-        spatial = tuple(n or 0 for n in shape[2:])
-        return (shape[0], self.out_channels, *self._windows((1, 1, *spatial)))
+        return self.activated(trace, (shape[0], self.out_channels, *self._out(shape)))
+
+
+@dataclass(repr=False, eq=False)
+class _Conv(FilterBank):
+    operation = functional.conv
+
+    in_channels: int | None
+    out_channels: int
+    kernel_size: Size
+    stride: Size = 1
+    padding: Padding = 0
+    dilation: Size = 1
+    groups: int = 1
+    bias: bool = True
+    padding_mode: str = "zeros"
+    _: KW_ONLY
+    activation: str | Activation | None = None
+    weight_init: str | Initializer = "he_normal"
+    bias_init: str | Initializer = "zeros"
+
+    def _check_options(self) -> None:
+        super()._check_options()
+        _check.choice("padding_mode", self.padding_mode, ("zeros", *MODES[1:]))
+
+    def _windows(self, shape: Shape) -> Windows:
+        return checked_plan(
+            shape,
+            self._kernel,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+        )
+
+    def _out(self, shape: InputShape) -> Shape:
+        w = self._windows(sized(shape))
+        if self.padding_mode != "zeros":
+            padding_pairs(sized(shape), w.padding, self.padding_mode)
+        return w.out
+
+    def _weight_shape(self, channels: int) -> Shape:
+        return (self.out_channels, channels // self.groups, *self._kernel)
+
+    def _channels(self, weight: Shape) -> int:
+        return weight[1] * self.groups
+
+    def options(self) -> dict[str, Any]:
+        """The options of :func:`devconv.functional.conv`."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding if self.padding_mode == "zeros" else 0,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
+    def evaluate(self, scope: Scope, x: Array, *arrays: Array) -> tuple[Array, OperationPullback]:
+        """The convolution of ``x``, padded first where padding is more than zeros."""
+        if self.padding_mode == "zeros":
+            return super().evaluate(scope, x, *arrays)
+        around = self._windows(tuple(x.shape)).padding
+        padded, unpad = functional.pad.vjp(x, padding=around, mode=self.padding_mode)
+        y, back = super().evaluate(scope, padded, *arrays)
+
+        def pullback(dy: Array) -> tuple[Array | None, ...]:
+            dpadded, *shares = back(dy)
+            return (*unpad(dpadded), *shares)
+
+        return y, pullback
 
 
 class Conv1d(_Conv):
@@ -128,11 +198,13 @@ class Conv2d(_Conv):
         out_channels: filters in the bank.
         kernel_size: pixels, an int or one per dimension.
         stride: pixels between windows.
-        padding: zeros around the image: int, ints, ``(before, after)`` pairs, ``"valid"``
+        padding: pixels around the image: int, ints, ``(before, after)`` pairs, ``"valid"``
             or ``"same"``.
         dilation: pixels between taps.
         groups: parts the channels are split into.
         bias: whether a bias is added.
+        padding_mode: what the padding shows: ``"zeros"``, or ``"reflect"``, ``"replicate"`` or
+            ``"circular"`` as in :func:`devconv.functional.pad`.
         activation: the name of an activation, or an activation layer, that follows.
         weight_init: an initializer or its name.
         bias_init: likewise.

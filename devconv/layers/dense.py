@@ -9,7 +9,7 @@ from devconv import _check, functional
 from devconv._check import InvalidValue, located, show
 from devconv.initializers import Initializer, initializer
 from devconv.layers.activation import Activation, activation_layer
-from devconv.layers.layer import InputShape, Parameter, Trace
+from devconv.layers.layer import InputShape, Parameter, Trace, settled
 from devconv.layers.operation import OperationLayer
 
 
@@ -57,12 +57,7 @@ class Dense(OperationLayer):
 
     def declare(self, shape: InputShape | None) -> dict[str, Parameter]:
         """``weight`` and, unless ``bias`` is false, ``bias``."""
-        features = self.in_features if shape is None or self.in_features else shape[-1]
-        if features is None:
-            raise InvalidValue(
-                "in_features is None and no shape is known; call model.build(shape) with the "
-                "input's shape without the batch, or run a batch first"
-            )
+        features = settled("in_features", self.in_features, shape, -1)
         weight = Parameter((self.out_features, features), self._inits[0])
         if not self.bias:
             return {"weight": weight}
@@ -86,4 +81,4 @@ class Dense(OperationLayer):
             if features is not None:
                 wanted = f"{features} input features (weight ({self.out_features}, {features}))"
             raise InvalidValue(f"expected {wanted}, got x {show(shape)}")
-        return (*shape[:-1], self.out_features)
+        return self.activated(trace, (*shape[:-1], self.out_features))

@@ -10,13 +10,13 @@ through an optimizer alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
-from devconv import _array, _check
+from devconv import _array, _check, random
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located, show
 from devconv.device import Device, device_of, to_device
@@ -25,9 +25,12 @@ from devconv.functional.operation import check_together
 from devconv.initializers import Fans, Initializer, fans, generator
 from devconv.layers.state import arguments, join, match, table
 
+T = TypeVar("T")
 InputShape: TypeAlias = tuple[int | None, ...]
 """The shape of a layer's input; ``None`` for a batch of any size."""
 Grads: TypeAlias = dict[str, Array]
+Key: TypeAlias = Array | Callable[[], Array] | None
+"""A key of :mod:`devconv.random`, or what makes it when it is needed."""
 Pullback: TypeAlias = Callable[[Array], tuple[Array, Grads]]
 """Takes ``dy`` to ``(dx, grads)``, grads by the parameters' dotted names."""
 
@@ -41,15 +44,28 @@ class Parameter:
     fans: Fans | None = None
     learns: ClassVar[bool] = True
 
+    def dtype(self, model: str) -> str:
+        """Its dtype in a model of the dtype ``model``: the same."""
+        return model
+
 
 @dataclass(frozen=True)
 class Buffer:
-    """A declared array that a pass may renew, but no gradient reaches."""
+    """A declared array that a pass may renew, but no gradient reaches.
+
+    A ``wide`` one stays float32 in a model of half precision, where a running average would
+    stand still as soon as its steps round to nothing.
+    """
 
     shape: tuple[int, ...]
     initializer: Initializer
     fans: Fans | None = None
+    wide: bool = False
     learns: ClassVar[bool] = False
+
+    def dtype(self, model: str) -> str:
+        """Its dtype in a model of the dtype ``model``."""
+        return "float32" if self.wide and model in _array.HALF else model
 
 
 class Layer:
@@ -66,6 +82,8 @@ class Layer:
     _arrays: Mapping[str, Array] = MappingProxyType({})
     _device: Device | None = None
     _dtype: str = "float32"
+    _seed: int = 0
+    _draws: int = 0
     _settled: frozenset[str] = frozenset()
     _accepted: InputShape | None = None
 
@@ -119,19 +137,13 @@ class Layer:
             x: a batch.
             training: whether dropout drops and batch statistics are used (and running ones
                 renewed); ``False`` gives gradients of the inference pass.
-            key: where dropout draws from.
+            key: a key of :mod:`devconv.random` for dropout to draw from; without one, the
+                model's own, another in each pass (see :attr:`generator_state`).
 
         Returns:
             ``(y, pullback)``; ``grads`` has an entry for each parameter, by dotted name.
         """
-
-        def run() -> tuple[Array, Pullback]:
-            scope = self._scope(training=training, key=key)
-            y, back = self.apply_vjp(scope, x)
-            self._keep(scope.renewed)
-            return y, back
-
-        return self._face(x, run)
+        return self._learn(x, training, key, lambda y, pullback: (y, pullback))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The output's shape for an input of ``shape``, both without the batch.
@@ -139,8 +151,7 @@ class Layer:
         Raises:
             ValueError: when a layer inside does not accept what reaches it.
         """
-        given = tuple(_check.integer("shape", n, least=0) for n in shape)
-        return tuple(n or 0 for n in Trace().apply(self, (None, *given))[1:])
+        return tuple(n or 0 for n in Trace().apply(self, self._without_batch(shape))[1:])
 
     def build(self, shape: tuple[int, ...] | None = None, seed: int = 0) -> Self:
         """Check all layers, then make all arrays anew.
@@ -158,9 +169,8 @@ class Layer:
         Raises:
             ValueError: when layers do not fit together, or a size is not known.
         """
-        if shape is not None:
-            shape = tuple(_check.integer("shape", n, least=0) for n in shape)
-        self._make(shape, seed, anew=True)
+        self._make(None if shape is None else self._without_batch(shape), seed, anew=True)
+        self._seed, self._draws = seed, 0
         return self
 
     @property
@@ -227,6 +237,19 @@ class Layer:
                 layer._commit(layer._declared, layer._arrays, place, kind)
         return self
 
+    @property
+    def generator_state(self) -> dict[str, int]:
+        """Where the generator stands: its seed, and how many passes drew from it.
+
+        Part of a training checkpoint, not of the state dict; may be set.
+        """
+        return {"seed": self._seed, "draws": self._draws}
+
+    @generator_state.setter
+    def generator_state(self, state: Mapping[str, int]) -> None:
+        seed = _check.integer("seed", state["seed"], least=0)
+        self._seed, self._draws = seed, _check.integer("draws", state["draws"], least=0)
+
     def state_dict(self) -> dict[str, Array]:
         """Parameters and buffers, a shared layer's under every name it has."""
         self._make(None, 0, anew=False)
@@ -239,8 +262,8 @@ class Layer:
     def load_state_dict(self, state: Mapping[str, Array], *, dtype: Any = None) -> Self:
         """Take parameters and buffers from ``state``, arrays of any library.
 
-        Every name, shape and dtype is checked before anything changes. A layer that is not
-        built takes open sizes from the arrays. ``num_batches_tracked``, which PyTorch
+        Every name, shape and dtype is checked before anything changes; the arrays are copied.
+        A layer that is not built takes open sizes from them. ``num_batches_tracked``, which PyTorch
         stores, is passed over.
 
         Args:
@@ -256,8 +279,13 @@ class Layer:
         """
         kind = self._dtype if dtype is None else _floating_name(dtype)
         with self._whole_or_not_at_all():
+            place = self.device
             for layer, declared, arrays in match(self, state, kind, cast=dtype is not None):
-                layer._commit(declared, arrays, self.device, kind)
+                copies = {
+                    name: _copied(x, place, declared[name].dtype(kind))
+                    for name, x in arrays.items()
+                }
+                layer._commit(declared, copies, place, kind)
         return self
 
     def __repr__(self) -> str:
@@ -265,7 +293,7 @@ class Layer:
 
     # Inner workings.
 
-    def _face(self, x: Array, run: Callable[[], Any]) -> Any:
+    def _face(self, x: Array, run: Callable[[], T]) -> T:
         with located(type(self).__name__):
             if not _array.is_array(x):
                 raise InvalidType(
@@ -273,15 +301,45 @@ class Layer:
                     "compute with, such as numpy.asarray(x)"
                 )
         shape = tuple(x.shape)
-        with self._whole_or_not_at_all():
-            if shape[1:] != self._accepted or not self.is_built:
+        if self.is_built:  # there is nothing to undo
+            if shape[1:] != self._accepted:
                 Trace().apply(self, shape)
-                self._make(shape[1:], 0, anew=False)
                 self._accepted = shape[1:]
-            with located(type(self).__name__):
-                self._check_place(x)
-            with _array.on_device(x):
-                return run()
+            return self._work(x, run)
+        with self._whole_or_not_at_all():
+            Trace().apply(self, shape)
+            self._make(shape, 0, anew=False)
+            return self._work(x, run)
+
+    def _without_batch(self, shape: tuple[int, ...]) -> InputShape:
+        with located(type(self).__name__):
+            if not isinstance(shape, Sequence) or isinstance(shape, str):
+                raise InvalidType(f"shape must be ints, without the batch, got {shape!r}")
+            return (None, *(_check.integer("shape", n, least=0) for n in shape))
+
+    def _work(self, x: Array, run: Callable[[], T]) -> T:
+        with located(type(self).__name__):
+            self._check_place(x)
+        with _array.on_device(x):
+            return run()
+
+    def _learn(
+        self, x: Array, training: bool, key: Array | None, finish: Callable[[Array, Pullback], T]
+    ) -> T:
+        """Run the layer, then ``finish(y, pullback)``; if that succeeds, keep new buffers."""
+
+        def run() -> T:
+            scope = self._scope(training=training, key=self._next_key if key is None else key)
+            result = finish(*self.apply_vjp(scope, x))
+            self._keep(scope.renewed)
+            self._draws += key is None and scope.has_drawn
+            return result
+
+        return self._face(x, run)
+
+    def _next_key(self) -> Array:
+        """The key of the pass that draws next."""
+        return random.fold_in(random.key(self._seed), self._draws)
 
     def _check_place(self, x: Array) -> None:
         for path, layer in self._walk():
@@ -303,7 +361,7 @@ class Layer:
                     )
                 return
 
-    def _scope(self, *, training: bool, key: Array | None = None) -> Scope:
+    def _scope(self, *, training: bool, key: Key = None) -> Scope:
         arrays = {**self._collect(Parameter), **self._collect(Buffer)}
         return Scope(self, arrays, training=training, key=key)
 
@@ -329,28 +387,27 @@ class Layer:
             if isinstance(declared, kind)
         }
 
-    def _make(self, shape: tuple[int, ...] | None, seed: int, *, anew: bool) -> None:
+    def _make(self, shape: InputShape | None, seed: int, *, anew: bool) -> None:
         """Make the arrays of all layers, or of those that have none yet."""
         with self._whole_or_not_at_all():
             if anew:
                 for _, layer in self._firsts():
-                    layer._declared = None
+                    layer._declared = layer._accepted = None
                     vars(layer).update(dict.fromkeys(layer._settled))
             trace = Trace()
             if shape is not None and not self.is_built:
-                trace.apply(self, (None, *shape))
+                trace.apply(self, shape)
             plans = []
             for path, layer in self._firsts():
                 if layer._declared is None:
                     with located(type(layer).__name__, path or None):
                         plans.append((path, layer, layer.declare(trace.inputs.get(id(layer)))))
             for path, layer, declared in plans:
-                arrays = {
-                    name: d.initializer(
-                        generator(seed, join(path, name)), d.shape, d.fans or fans(d.shape)
-                    )
-                    for name, d in declared.items()
-                }
+                with located(type(layer).__name__, path or None):
+                    arrays = {
+                        name: _drawn(name, d, generator(seed, join(path, name)))
+                        for name, d in declared.items()
+                    }
                 layer._commit(declared, arrays, self._device or device_by_spec("cpu"), self._dtype)
 
     def _commit(
@@ -361,7 +418,10 @@ class Layer:
         dtype: str,
     ) -> None:
         """Hold these arrays, on a device and in a dtype."""
-        self._arrays = {name: _placed(x, place, dtype) for name, x in arrays.items()}
+        self._arrays = {
+            name: _placed(x, place, declared[name].dtype(dtype) if declared else dtype)
+            for name, x in arrays.items()
+        }
         self._declared, self._device, self._dtype = declared, place, dtype
         if declared is not None:
             sizes = self.sizes(declared)
@@ -379,7 +439,8 @@ class Layer:
             yield
         except BaseException:
             for layer, attributes in before:
-                vars(layer).clear()
+                for added in vars(layer).keys() - attributes.keys():
+                    delattr(layer, added)
                 vars(layer).update(attributes)
             raise
 
@@ -427,7 +488,7 @@ class Scope:
         arrays: Mapping[str, Array],
         *,
         training: bool,
-        key: Array | None = None,
+        key: Key = None,
     ) -> None:
         self.training = training
         self.renewed: dict[str, Array] = {}
@@ -435,6 +496,21 @@ class Scope:
         self._paths = {id(each): path for path, each in layer._firsts()}
         self._path = ""
         self._key = key
+        self._uses: dict[str, int] = {}
+
+    @property
+    def key(self) -> Array | None:
+        """A key of the layer's own, another at each use: the pass's, with its path folded in."""
+        key = self._key() if callable(self._key) else self._key
+        if key is None:
+            return None
+        use = self._uses[self._path] = self._uses.get(self._path, -1) + 1
+        return random.fold_in(random.fold_in(key, self._path), use)
+
+    @property
+    def has_drawn(self) -> bool:
+        """Whether any layer has asked for a key."""
+        return bool(self._uses)
 
     def _inside(self, layer: Layer) -> Scope:
         scope = object.__new__(Scope)
@@ -478,6 +554,34 @@ def summed(*grads: Grads) -> Grads:
     return total
 
 
+class _AnyBatch(int):
+    """A batch of any size, for checks that count: 0, and ``N`` in their messages."""
+
+    def __repr__(self) -> str:
+        return "N"
+
+
+def sized(shape: InputShape) -> tuple[int, ...]:
+    """The shape as the checks of :mod:`devconv.functional` take it, of ints.
+
+    >>> sized((None, 3, 5))
+    (N, 3, 5)
+    """
+    return tuple(_AnyBatch() if n is None else n for n in shape)
+
+
+def settled(name: str, size: int | None, shape: InputShape | None, axis: int) -> int:
+    """The size called ``name``, read off the input's shape where it was left open."""
+    if size is None and shape is not None:
+        size = shape[axis]
+    if size is None:
+        raise InvalidValue(
+            f"{name} is None and no shape is known; call model.build(shape) with the input's "
+            "shape without the batch, or run a batch first"
+        )
+    return size
+
+
 def check_image(shape: InputShape, rank: int | None) -> None:
     """Refuse an input that is not ``(N, C, *spatial)`` with ``rank`` spatial dimensions."""
     if rank is not None and len(shape) != rank + 2:
@@ -494,6 +598,24 @@ def _floating_name(dtype: Any) -> str:
     if name not in ("float32", "float64", *_array.HALF):
         raise InvalidType(f"dtype must be float16, bfloat16, float32 or float64, got {name}")
     return name
+
+
+def _drawn(name: str, declared: Parameter | Buffer, rng: Any) -> Array:
+    """What the initializer makes, checked: an array of the declared shape."""
+    array = declared.initializer(rng, declared.shape, declared.fans or fans(declared.shape))
+    shape = tuple(array.shape) if _array.is_array(array) else None
+    if shape != declared.shape or (declared.learns and not _array.is_floating(array)):
+        kind = type(array).__name__ if shape is None else _array.dtype_name(array.dtype)
+        raise InvalidValue(
+            f"the initializer of {name} made {kind} {shape or ()}, expected floating numbers "
+            f"of shape {declared.shape}"
+        )
+    return array
+
+
+def _copied(x: Array, place: Device, dtype: str) -> Array:
+    """A copy on the device, also of what is there already and may be written into."""
+    return place.asarray(_array.to_numpy(x), dtype if _array.is_floating(x) else None)
 
 
 def _placed(x: Array, place: Device, dtype: str) -> Array:

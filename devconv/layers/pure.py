@@ -79,6 +79,8 @@ class Pure:
 
 
 def _check_names(kind: str, given: Arrays, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    if not isinstance(given, Mapping):
+        raise InvalidType(f"{kind} must map names to arrays, got {type(given).__name__}")
     if given.keys() != wanted.keys():
         missing, unknown = (
             sorted(wanted.keys() - given.keys()),
@@ -89,6 +91,10 @@ def _check_names(kind: str, given: Arrays, wanted: Mapping[str, tuple[int, ...]]
             f"layer.{kind} or a mapping with the same names"
         )
     for name, shape in wanted.items():
+        if not _array.is_array(given[name]):
+            raise InvalidType(
+                f"{kind}[{name!r}] must be an array, got {type(given[name]).__name__}"
+            )
         if tuple(given[name].shape) != shape:
             raise InvalidValue(
                 f"{kind}[{name!r}] has shape {tuple(given[name].shape)}, expected {shape}"
@@ -203,9 +209,12 @@ def loss_and_grad(
     key: Array | None = None,
 ) -> tuple[Array, Array, dict[str, Array]]:
     """One evaluation of a layer's loss: ``(loss, prediction, grads)``."""
-    y, pullback = model.vjp(x, training=training, key=key)
-    value, dy = _loss_and_cotangent(loss, y, targets, options)
-    return value, y, pullback(dy)[1]
+
+    def finish(y: Array, pullback: Pullback) -> tuple[Array, Array, dict[str, Array]]:
+        value, dy = _loss_and_cotangent(loss, y, targets, options)
+        return value, y, pullback(dy)[1]
+
+    return model._learn(x, training, key, finish)
 
 
 def _loss_and_cotangent(

@@ -50,7 +50,7 @@ def match(
                 continue
             used.update(present)
             for alias in present:
-                _check(alias, given[alias], wanted.shape, dtype, cast=cast)
+                _check(alias, given[alias], wanted, dtype, cast=cast)
             arrays[name] = given[present[0]]
         matched.append((layer, declared, arrays))
     unknown = [name for name in given if name not in used]
@@ -86,14 +86,14 @@ def _declared(layer: Layer, paths: list[str], given: Mapping[str, Array]) -> Map
     return layer.declare(None)
 
 
-def _check(name: str, x: Array, shape: tuple[int, ...], dtype: str, *, cast: bool) -> None:
-    if tuple(x.shape) != shape:
+def _check(name: str, x: Array, wanted: Any, dtype: str, *, cast: bool) -> None:
+    if tuple(x.shape) != wanted.shape:
         raise InvalidValue(
-            f"state[{name!r}] has shape {tuple(x.shape)}, the model's is {shape}; load it into "
-            "the model it was saved from"
+            f"state[{name!r}] has shape {tuple(x.shape)}, the model's is {wanted.shape}; load it "
+            "into the model it was saved from"
         )
     ours = _array.dtype_name(x.dtype)
-    if ours != dtype and not (cast and _array.is_floating(x)):
+    if ours not in (dtype, wanted.dtype(dtype)) and not (cast and _array.is_floating(x)):
         raise InvalidType(
             f"state[{name!r}] is {ours}, the model {dtype}; pass dtype={dtype!r} to cast it or "
             f"model.to(dtype={ours!r}) first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from devconv import _array, _check
@@ -53,7 +54,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(model, lr, weight_decay=weight_decay)
         with located(type(self).__name__):
-            if len(betas) != 2:
+            if not isinstance(betas, Sequence) or len(betas) != 2:
                 raise InvalidValue(f"betas must be two numbers, got {betas!r}")
             self.betas = (
                 _check.number("betas[0]", betas[0], least=0.0),

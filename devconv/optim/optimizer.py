@@ -1,7 +1,7 @@
 """What optimizers share: a pure update rule, and the step that binds its result.
 
 A step binds new arrays to the model's layers and writes into none, so a pullback that was
-made before it stays valid.
+made before it stays valid. Moments are float32 for half-precision parameters.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from devconv import _array, _check
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located
+from devconv.device import device_of, to_device
 from devconv.functional.operation import check_together
 from devconv.layers import Layer
 
@@ -66,8 +67,12 @@ class Optimizer:
         for name, grad in grads.items():
             before = {kind: new_state[kind].get(name) for kind in self.moments}
             x = parameters[name]
+            wide, count = _array.wide_dtype(x), step
             with _array.on_device(x):
-                new_parameters[name], after = self.rule(x, grad, before, step)
+                if _array.is_array(step):
+                    count = _array.cast(step, wide)
+                new, after = self.rule(_array.cast(x, wide), _array.cast(grad, wide), before, count)
+                new_parameters[name] = _array.cast(new, x.dtype)
             for kind, array in after.items():
                 new_state[kind][name] = array
         return new_parameters, new_state
@@ -85,7 +90,11 @@ class Optimizer:
         parameters = self.model.parameters
         with located(type(self).__name__):
             _check_grads(parameters, grads)
-        new_parameters, state = self.update(parameters, grads, self.state, self.steps + 1)
+        state = {
+            kind: {name: _beside(moment, parameters[name]) for name, moment in moments.items()}
+            for kind, moments in self.state.items()
+        }
+        new_parameters, state = self.update(parameters, grads, state, self.steps + 1)
         self.model._keep({name: new_parameters[name] for name in grads})
         self.state, self.steps = state, self.steps + 1
 
@@ -101,11 +110,9 @@ class Optimizer:
         """Take moments from ``state``, arrays of any library, and the count of steps.
 
         Raises:
-            ValueError: a name or shape that does not belong to the model; nothing has
-                changed then.
+            ValueError: a name or shape that does not belong to the model.
+            TypeError: something that is not an array. Nothing has changed then.
         """
-        from devconv.device import to_device
-
         parameters = self.model.parameters
         loaded: State = {kind: {} for kind in self.moments}
         with located(type(self).__name__):
@@ -117,13 +124,29 @@ class Optimizer:
                         f"state holds {full!r}, which this model and optimizer do not have; load "
                         "it into the pair it was saved from"
                     )
-                if tuple(array.shape) != tuple(parameters[name].shape):
+                x = parameters[name]
+                if not _array.is_array(array):
+                    raise InvalidType(
+                        f"state[{full!r}] must be an array, got {type(array).__name__}"
+                    )
+                if tuple(array.shape) != tuple(x.shape):
                     raise InvalidValue(
                         f"state[{full!r}] has shape {tuple(array.shape)}, the parameter "
-                        f"{tuple(parameters[name].shape)}"
+                        f"{tuple(x.shape)}"
                     )
-                loaded[kind][name] = to_device(array, self.model.device)
+                host = _array.to_numpy(array)
+                loaded[kind][name] = device_of(x).asarray(host, _array.wide_dtype(x))
         self.state, self.steps = loaded, steps
+
+
+def _beside(moment: Array, x: Array) -> Array:
+    """The moment where its parameter is, which ``model.to`` may have moved."""
+    wide = _array.wide_dtype(x)
+    if type(moment) is type(x) and moment.dtype == wide:
+        here, there = _array.device(moment), _array.device(x)
+        if here is None or there is None or here == there:
+            return moment
+    return to_device(moment, device_of(x), dtype=wide)
 
 
 def _check_grads(parameters: Arrays, grads: Arrays) -> None:

@@ -55,6 +55,10 @@ class History:
             ValueError: a file that is not one JSON object a line.
         """
         try:
-            return cls(json.loads(line) for line in Path(path).read_text().splitlines())
-        except (json.JSONDecodeError, TypeError) as error:
+            rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        except ValueError as error:
             raise InvalidValue(f"{path}: not a history, one JSON object a line ({error})") from None
+        for row in rows:
+            if not isinstance(row, dict):
+                raise InvalidValue(f"{path}: not a history, one JSON object a line, got {row!r}")
+        return cls(rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -17,9 +17,9 @@ from tqdm import tqdm
 from devconv import _array, checkpoint
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, integer, located
-from devconv.device import to_device
+from devconv.device import Device, to_device
 from devconv.functional import cross_entropy
-from devconv.functional.loss import check_labels
+from devconv.functional.loss.classification import check_labels
 from devconv.functional.operation import Operation
 from devconv.layers import Layer
 from devconv.layers.pure import loss_and_grad
@@ -102,11 +102,12 @@ class Trainer:
         """
         with located("Trainer.fit"):
             epochs = integer("epochs", epochs, least=0)
-            if iter(batches) is batches and epochs > 1:
-                raise InvalidValue(
-                    "batches can be run through only once, but epochs is "
-                    f"{epochs}; hand in dc.data.Batches or a list"
-                )
+            for name, given in (("batches", batches), ("validation", validation)):
+                if isinstance(given, Iterator) and epochs > 1:
+                    raise InvalidValue(
+                        f"{name} can be run through only once, but epochs is {epochs}; hand in "
+                        "dc.data.Batches or a list"
+                    )
         for _ in range(epochs):
             row = self._run_epoch(batches, progress)
             if validation is not None:
@@ -191,11 +192,24 @@ class Trainer:
                 raise InvalidType(
                     f"a batch must be a tuple (x, target, ...), got {type(batch).__name__}"
                 )
+            for x in batch:
+                if not _array.is_array(x):
+                    raise InvalidType(
+                        f"a batch must hold arrays, got {type(x).__name__}; make one with "
+                        "numpy.asarray(x)"
+                    )
+                if 0 in x.shape[:1]:
+                    raise InvalidValue("there is a batch without examples; leave it out")
             if self.loss is cross_entropy and _array.is_integer(batch[1]):
                 classes = self.model.output_shape(tuple(batch[0].shape[1:]))[0]
                 check_labels(batch[1], classes, self.loss_options.get("ignore_index", -100))
-        device = self.model.device
-        return [to_device(x, device) for x in batch]
+        return [_moved_to(self.model.device, x) for x in batch]
+
+
+def _moved_to(device: Device, x: Array) -> Array:
+    """The array on the device; labels of 64 bits as int32 where it has none."""
+    narrow = _array.is_integer(x) and not device.has_dtype(x.dtype)
+    return to_device(x, device, dtype="int32" if narrow else None)
 
 
 class _Meter:

@@ -1,86 +1,15 @@
-"""Losses: how wrong a prediction is, as one number, and which way is better.
-
-A loss is a 0-d array of its own library and device (float32 for half-precision
-predictions); its pullback takes one. ``reduction`` is ``"mean"``, ``"sum"`` or ``"none"``.
-"""
+"""Losses over classes: how unlikely the right one is among those along axis 1."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, choice, integer, number
-from devconv.functional.activation import log_probabilities
+from devconv.functional.activation.softmaxes import log_probabilities
+from devconv.functional.loss.reduction import REDUCTIONS, reduced, weighted_mean
 from devconv.functional.operation import Pullback, differentiable
-
-REDUCTIONS = ("mean", "sum", "none")
-
-
-@differentiable
-def mse_loss(
-    prediction: Array, target: Array, /, *, reduction: str = "mean"
-) -> tuple[Array, Pullback]:
-    """Measure the squared difference: ``(prediction - target)²``.
-
-    Args:
-        prediction: any shape.
-        target: the same shape.
-        reduction: ``"mean"`` over all entries, ``"sum"``, or ``"none"`` (one loss each).
-
-    Returns:
-        The loss. Both arguments have a derivative, ``±2 (prediction - target)``.
-
-    Raises:
-        ValueError: different shapes, another reduction.
-        TypeError: integer or mixed dtypes.
-
-    As ``torch.nn.functional.mse_loss``, which broadcasts with a warning where this refuses.
-
-    >>> import numpy as np
-    >>> y = np.asarray([1.6, 2.9, 1.5, 1.2])
-    >>> loss, pullback = mse_loss.vjp(y, np.asarray([1.0, 2.0, 2.0, 1.0]))
-    >>> round(float(loss), 6)
-    0.365
-    >>> pullback(np.ones(()))[0]
-    array([ 0.3 ,  0.45, -0.25,  0.1 ])
-    """
-    same_shape(prediction, target)
-    difference = _array.widen(prediction) - _array.widen(target)
-    loss, spread = reduced(difference * difference, reduction)
-
-    def pullback(dy: Array) -> tuple[Array, ...]:
-        flow = 2.0 * difference * spread(dy)
-        return flow, -flow
-
-    return loss, pullback
-
-
-def same_shape(prediction: Array, target: Array) -> None:
-    """Refuse a target of another shape."""
-    if tuple(prediction.shape) != tuple(target.shape):
-        raise InvalidValue(
-            f"target has shape {tuple(target.shape)}, expected that of the prediction, "
-            f"{tuple(prediction.shape)}; reshape one of them"
-        )
-
-
-def reduced(losses: Array, reduction: str) -> tuple[Array, Callable[[Array], Array]]:
-    """The losses reduced, and how the reduced loss's ``dy`` spreads over them.
-
-    The mean of nothing is NaN, the sum of nothing 0.
-    """
-    xp = _array.array_namespace(losses)
-    if choice("reduction", reduction, REDUCTIONS) == "none":
-        return losses, lambda dy: dy
-    if reduction == "sum":
-        return xp.sum(losses), lambda dy: xp.broadcast_to(dy, losses.shape)
-    count = float(math.prod(losses.shape))
-    if count == 0:
-        nothing = xp.full((), float("nan"), dtype=losses.dtype, device=_array.device(losses))
-        return nothing, lambda dy: xp.broadcast_to(dy, losses.shape)
-    return xp.sum(losses) / count, lambda dy: xp.broadcast_to(dy / count, losses.shape)
 
 
 @differentiable(integers=("target",), constants=("class_weight",))
@@ -135,12 +64,17 @@ def cross_entropy(
     choice("reduction", reduction, REDUCTIONS)
     ignore_index = integer("ignore_index", ignore_index, least=-(2**63))
     is_index = _array.is_integer(target)
-    classes = check_classes(logits, target, class_weight, is_index=is_index)
+    classes = check_classes("logits", logits, target, class_weight)
     if is_index:
         check_labels(target, classes, ignore_index)
+    elif tuple(target.shape) != tuple(logits.shape):
+        raise InvalidValue(
+            f"target has shape {tuple(target.shape)}, expected probabilities with the logits' "
+            f"shape {tuple(logits.shape)}, or class indices, which are integers"
+        )
 
     log_p = log_probabilities(logits, axis)
-    weight = 1.0 if class_weight is None else _along(_array.widen(class_weight), logits.ndim, axis)
+    weight = _class_factor(class_weight, logits.ndim, axis)
     if is_index:
         hot, counted = one_hot(target, classes, axis, ignore_index, log_p)
     else:
@@ -160,18 +94,82 @@ def cross_entropy(
     return loss, pullback
 
 
-def weighted_mean(losses: Array, total: Array) -> tuple[Array, Callable[[Array], Array]]:
-    """The sum of the losses over the ``total`` of their weights; NaN where that is 0."""
-    xp = _array.array_namespace(losses)
-    nan = xp.full((), float("nan"), dtype=losses.dtype, device=_array.device(losses))
-    total = xp.where(total == 0, nan, total)
-    return xp.sum(losses) / total, lambda dy: xp.broadcast_to(dy / total, losses.shape)
+@differentiable(integers=("target",), constants=("class_weight",))
+def nll_loss(
+    log_probabilities: Array,
+    target: Array,
+    /,
+    *,
+    class_weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> tuple[Array, Pullback]:
+    """Measure how unlikely the right classes are: ``-weight[t] · log_probabilities[t]``.
+
+    Args:
+        log_probabilities: ``(N, C, ...)`` in nats, or ``(C,)`` for one example, as they come
+            out of :func:`log_softmax` along axis 1.
+        target: ``t``, class indices ``(N, ...)``, integers, without a derivative.
+        class_weight: ``(C,)``, a factor for each class.
+        ignore_index: the label of examples that do not count.
+        reduction: ``"mean"`` (over the examples that count, weighted by class), ``"sum"``
+            or ``"none"``.
+
+    Returns:
+        The loss in nats, float32 for half precision. A label that is out of range is refused
+        where looking costs nothing (NumPy, PyTorch on the CPU); on a device the loss is NaN
+        instead. The pullback gives ``(dlog_probabilities, None)``.
+
+    Raises:
+        ValueError: shapes that do not fit together, labels or options out of range.
+        TypeError: class indices given as floats.
+
+    As ``torch.nn.functional.nll_loss``.
+
+    >>> import numpy as np
+    >>> log_p = np.log(np.asarray([[0.25, 0.75], [0.5, 0.5]]))
+    >>> loss, pullback = nll_loss.vjp(log_p, np.asarray([0, 1]))
+    >>> round(float(loss), 6)  # log(8) / 2
+    1.039721
+    >>> pullback(np.ones(()))[0]
+    array([[-0.5, -0. ],
+           [-0. , -0.5]])
+    """
+    choice("reduction", reduction, REDUCTIONS)
+    ignore_index = integer("ignore_index", ignore_index, least=-(2**63))
+    classes = check_classes("log_probabilities", log_probabilities, target, class_weight)
+    if not _array.is_integer(target):
+        raise InvalidType(
+            f"target holds {_array.dtype_name(target.dtype)}, but class indices are integers; "
+            "cross_entropy takes probabilities"
+        )
+    check_labels(target, classes, ignore_index)
+
+    xp, axis = _array.array_namespace(log_probabilities), min(log_probabilities.ndim - 1, 1)
+    log_p = _array.widen(log_probabilities)
+    hot, _ = one_hot(target, classes, axis, ignore_index, log_p)
+    q = hot * _class_factor(class_weight, log_p.ndim, axis)
+    losses = -xp.sum(_times(q, log_p), axis=axis)
+    if reduction == "mean":
+        loss, spread = weighted_mean(losses, xp.sum(q))
+    else:
+        loss, spread = reduced(losses, reduction)
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        return -xp.expand_dims(spread(dy), axis=axis) * q, None
+
+    return loss, pullback
+
+
+def _class_factor(class_weight: Array | None, rank: int, axis: int) -> Array | float:
+    """Each class's weight, along ``axis``."""
+    return 1.0 if class_weight is None else _along(_array.widen(class_weight), rank, axis)
 
 
 def _times(q: Array, log_p: Array) -> Array:
-    """``q · log p`` with 0 where ``q`` is 0, also where ``log p`` is minus infinity."""
+    """``q · log p``, 0 where ``q`` is 0 and ``log p`` minus infinity."""
     xp = _array.array_namespace(q)
-    return xp.where(q == 0, xp.zeros_like(log_p), q * log_p)
+    return q * xp.where((q == 0) & (log_p == -math.inf), 0.0, log_p)
 
 
 def _along(vector: Array, rank: int, axis: int) -> Array:
@@ -189,7 +187,7 @@ def one_hot(
     """
     xp = _array.array_namespace(like)
     dtype, device = like.dtype, _array.device(like)
-    target = xp.expand_dims(target, axis=axis)
+    target = xp.expand_dims(_counting(target), axis=axis)
     places = _along(xp.arange(classes, dtype=target.dtype, device=device), like.ndim, axis)
     ignored = _equals(target, ignore_index)
     inside = (target >= 0) & (target < classes)
@@ -197,6 +195,11 @@ def one_hot(
     valid = xp.where(inside | ignored, one, one * float("nan"))
     counts = xp.astype(~ignored, dtype)
     return xp.astype(places == target, dtype) * counts * valid, counts
+
+
+def _counting(target: Array) -> Array:
+    """Labels in integers that can hold any number of classes (uint8 ends at 255)."""
+    return _array.cast(target, _array.index_dtype(target))
 
 
 def _equals(target: Array, value: int) -> Array:
@@ -207,38 +210,31 @@ def _equals(target: Array, value: int) -> Array:
     return target != target
 
 
-def check_classes(
-    logits: Array, target: Array, class_weight: Array | None, *, is_index: bool
-) -> int:
-    """The number of classes, after checking target and weight against the logits."""
-    shape, given = tuple(logits.shape), tuple(target.shape)
+def check_classes(name: str, scores: Array, target: Array, class_weight: Array | None) -> int:
+    """The number of classes, after checking target and weight against the scores."""
+    shape, given = tuple(scores.shape), tuple(target.shape)
     if not shape:
-        raise InvalidValue("logits must have shape (N, C, ...) or (C,), got a 0-d array")
+        raise InvalidValue(f"{name} must have shape (N, C, ...) or (C,), got a 0-d array")
     axis = min(len(shape) - 1, 1)
     expected = shape[:axis] + shape[axis + 1 :]
-    if not is_index and given != shape:
-        if given == expected:
-            raise InvalidType(
-                f"target {given} holds {_array.dtype_name(target.dtype)}, but class indices are "
-                f"integers: convert it, xp.astype(target, xp.int64); probabilities need the "
-                f"logits' shape {shape}"
+    if _array.is_integer(target):
+        if given != expected:
+            raise InvalidValue(
+                f"target has shape {given}, expected class indices with shape {expected} for "
+                f"{name} {shape} (classes on axis {axis})"
             )
-        raise InvalidValue(
-            f"target has shape {given}, expected probabilities with the logits' shape {shape} "
-            f"or class indices with shape {expected}"
-        )
-    if is_index and given != expected:
-        raise InvalidValue(
-            f"target has shape {given}, expected class indices with shape {expected} for "
-            f"logits {shape} (classes on axis {axis})"
+    elif given == expected:
+        raise InvalidType(
+            f"target {given} holds {_array.dtype_name(target.dtype)}, but class indices are "
+            f"integers: convert it, xp.astype(target, xp.int64)"
         )
     classes = shape[axis]
     if classes == 0:
-        raise InvalidValue(f"logits {shape} have no classes on axis {axis}")
+        raise InvalidValue(f"{name} {shape} has no classes on axis {axis}")
     if class_weight is not None and tuple(class_weight.shape) != (classes,):
         raise InvalidValue(
             f"class_weight has shape {tuple(class_weight.shape)}, expected ({classes},): one "
-            f"per class of logits {shape}"
+            f"per class of {name} {shape}"
         )
     return classes
 
@@ -247,7 +243,7 @@ def check_labels(target: Array, classes: int, ignore_index: int) -> None:
     """Refuse labels out of range, where looking at them costs nothing."""
     if not _array.is_readable(target) or 0 in target.shape:
         return
-    xp = _array.array_namespace(target)
+    xp, target = _array.array_namespace(target), _counting(target)
     wrong = ((target < 0) | (target >= classes)) & ~_equals(target, ignore_index)
     if bool(xp.any(wrong)):
         low, high = int(xp.min(target)), int(xp.max(target))

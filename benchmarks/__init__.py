@@ -1,0 +1,1 @@
+"""Measurements against peers, in one process and one run, and their recorded results."""

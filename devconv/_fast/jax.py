@@ -1,0 +1,48 @@
+"""JAX: its own convolution, one operation to compile instead of one for each tap."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from devconv import _array
+from devconv._array import Array
+from devconv._fast.plan import Plan
+
+
+def suits(x: Array, weight: Array, w: Plan) -> bool:
+    """Whether JAX's convolution says the same: float32 and float64 (asked for exactly)."""
+    return _array.dtype_name(x.dtype) in ("float32", "float64") and x.shape[0] > 0
+
+
+def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:
+    """``y (N, *out, O)`` for ``x (N, *size, C)``."""
+    lax = importlib.import_module("jax.lax")
+    spatial = "".join(chr(ord("a") + d) for d in range(len(w.kernel)))
+    image = f"N{spatial}C"
+    return lax.conv_general_dilated(
+        x,
+        weight,
+        window_strides=w.stride,
+        padding=w.padding,
+        rhs_dilation=w.dilation,
+        dimension_numbers=(image, f"OI{spatial}", image),
+        feature_group_count=groups,
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array:
+    """``dx (N, *size, C)`` for ``dy (N, *out, O)``: the transpose of a map that is linear."""
+    shape = (dy.shape[0], *w.size, weight.shape[1] * groups)
+    return _transposed(lambda x: correlate(x, weight, w, groups), shape, dy)
+
+
+def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, groups: int) -> Array:
+    """``dweight`` for ``x (N, *size, C)`` and ``dy (N, *out, O)``."""
+    return _transposed(lambda k: correlate(x, k, w, groups), tuple(weight.shape), dy)
+
+
+def _transposed(linear: Any, shape: tuple[int, ...], dy: Array) -> Array:
+    jax = importlib.import_module("jax")
+    return jax.linear_transpose(linear, jax.ShapeDtypeStruct(shape, dy.dtype))(dy)[0]

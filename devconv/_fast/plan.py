@@ -1,0 +1,36 @@
+"""What a route is told about the windows of a convolution."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from devconv._check import Pair, Shape
+
+
+class Plan(Protocol):
+    """Where windows lie: :class:`devconv.functional.windows.Windows`, seen from here."""
+
+    @property
+    def size(self) -> Shape:
+        """The image, in pixels."""
+        ...
+
+    @property
+    def kernel(self) -> Shape:
+        """The kernel."""
+        ...
+
+    @property
+    def stride(self) -> Shape:
+        """Pixels between windows."""
+        ...
+
+    @property
+    def padding(self) -> tuple[Pair, ...]:
+        """Zeros before and after."""
+        ...
+
+    @property
+    def dilation(self) -> Shape:
+        """Pixels between taps."""
+        ...

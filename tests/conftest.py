@@ -1,0 +1,83 @@
+"""What every test may ask for: a backend, and a count of the host's looks at a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests import backends
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    backends.required()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"backends: {', '.join(backends.usable())}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.section("backends")
+    terminalreporter.line(f"tested: {', '.join(backends.usable())}")
+    for name, reason in backends.missing().items():
+        terminalreporter.line(f"NOT TESTED: {name} ({reason})")
+
+
+@pytest.fixture(params=list(backends.usable().values()), ids=str)
+def backend(request: pytest.FixtureRequest) -> backends.Backend:
+    """Each usable backend in turn."""
+    return request.param
+
+
+class HostReads:
+    """How often the host looked at values on a device that is not its own."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+    @contextmanager
+    def forbidden(self) -> Iterator[None]:
+        """Fail when the host reads a value inside."""
+        before = self.count
+        yield
+        assert self.names[before:] == [], "the operation waited for its device"
+
+
+@pytest.fixture
+def host_reads(monkeypatch: pytest.MonkeyPatch) -> HostReads:
+    """Counts reads of array_api_strict's fake devices, which it allows without a word."""
+    xp = backends.get("array_api_strict").xp
+    kind, cpu = type(xp.ones(1)), xp.Device("CPU_DEVICE")
+    reads = HostReads()
+
+    def watch(name: str) -> None:
+        original = getattr(kind, name)
+
+        def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            leaving = name != "to_device" or args[:1] == (cpu,) or kwargs.get("device") == cpu
+            if self.device != cpu and leaving:
+                reads.names.append(name)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(kind, name, counted)
+
+    for name in (
+        "__bool__",
+        "__float__",
+        "__int__",
+        "__index__",
+        "__complex__",
+        "__array__",
+        "__buffer__",
+        "__dlpack__",
+        "to_device",
+    ):
+        watch(name)
+    return reads

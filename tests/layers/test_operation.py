@@ -1,0 +1,94 @@
+"""A layer that is one operation, and the activation that may follow inside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import devconv as dc
+from devconv import functional as F
+from devconv.layers.activation import BY_NAME
+from tests.backends import Backend
+from tests.toys import assert_equal, images, line, place
+
+
+def pair(kind: str, activation: Any, follower: dc.Layer) -> tuple[dc.Layer, dc.Layer]:
+    """A layer with ``activation=``, and the same layer followed by one."""
+    if kind == "conv":
+        return dc.Conv2d(2, 4, 3, padding=1, activation=activation), dc.Sequential(
+            {"it": dc.Conv2d(2, 4, 3, padding=1), "then": follower}
+        )
+    return dc.Dense(3, 4, activation=activation), dc.Sequential(
+        {"it": dc.Dense(3, 4), "then": follower}
+    )
+
+
+def assert_same(backend: Backend, one: dc.Layer, two: dc.Layer, x: np.ndarray) -> None:
+    one.to(place(backend), dtype="float64").build(seed=1)
+    two.to(place(backend), dtype="float64").load_state_dict(
+        {f"it.{n}": a for n, a in one.state_dict().items()}
+    )
+    y, back = one.vjp(backend.asarray(x))
+    z, follower_back = two.vjp(backend.asarray(x))
+    dx, grads = back(y)
+    dz, follower_grads = follower_back(z)
+    assert_equal(
+        {"y": y, "x": dx, **{f"it.{n}": g for n, g in sorted(grads.items())}},
+        {"y": z, "x": dz, **dict(sorted(follower_grads.items()))},
+    )
+    inferred = one(backend.asarray(x))
+    np.testing.assert_array_equal(backend.to_numpy(inferred), backend.to_numpy(y))
+
+
+@pytest.mark.parametrize("kind", ["conv", "dense"])
+def test_activation_shortcut_is_the_layer_that_follows(backend: Backend, kind: str) -> None:
+    x = images() if kind == "conv" else line(dtype="float64")[0]
+    assert_same(backend, *pair(kind, "relu", dc.ReLU()), x)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_named_activation(name: str) -> None:
+    numpy = Backend("numpy", np, "cpu")
+    assert_same(numpy, *pair("dense", name, BY_NAME[name]()), line(dtype="float64")[0])
+    assert_same(numpy, *pair("dense", BY_NAME[name](), BY_NAME[name]()), line(dtype="float64")[0])
+
+
+def test_the_shortcut_has_no_index_of_its_own() -> None:
+    model = dc.Sequential(dc.Conv2d(2, 4, 3, activation="relu"), dc.Flatten(), dc.Dense(None, 3))
+    assert list(model.children) == ["0", "1", "2"]
+    assert list(model.build((2, 5, 5)).parameters) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert dict(model[0].children) == {}
+    assert "activation='relu'" in repr(model)
+
+
+def test_a_layer_of_one_s_own(backend: Backend) -> None:
+    """Name the operation and its arrays, declare their shapes: the rest is inherited."""
+
+    class Scaled(dc.OperationLayer):
+        operation = F.dense
+        arrays = ("weight",)
+
+        def declare(self, shape: Any) -> Any:
+            return {"weight": dc.Parameter((2, 3), dc.initializers.Constant(0.5))}
+
+        def infer(self, trace: Any, shape: Any) -> Any:
+            return (*shape[:-1], 2)
+
+    layer = Scaled().to(place(backend), dtype="float64").build()
+    x = line(dtype="float64")[0]
+    y, pullback = layer.vjp(backend.asarray(x))
+    np.testing.assert_allclose(backend.to_numpy(y), 0.5 * np.stack([x.sum(axis=1)] * 2, axis=1))
+    dx, grads = pullback(y)
+    assert list(grads) == ["weight"]
+    assert tuple(dx.shape) == x.shape
+
+
+def test_without_arrays_the_shape_stays() -> None:
+    class Absolute(dc.OperationLayer):
+        operation = F.relu
+
+    assert Absolute().output_shape((3, 4)) == (3, 4)
+    assert dict(Absolute().options()) == {}
+    assert dict(Absolute().build().parameters) == {}

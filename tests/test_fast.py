@@ -1,0 +1,239 @@
+"""The door for speed: every quicker route equals the written-once route, and can be closed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from devconv import _fast
+from devconv import functional as F
+from devconv.functional.windows import cut, plan, take
+from devconv.testing import generic
+from tests import backends
+from tests.backends import Backend
+
+convolution = importlib.import_module("devconv.functional.conv")  # the room, not the operation
+
+GEOMETRIES = [
+    ((6, 5), (3, 2), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    ((6, 5), (3, 2), (2, 3), ((1, 2), (0, 1)), (1, 1)),
+    ((6, 5), (2, 2), (1, 2), ((3, 3), (3, 3)), (3, 2)),
+    ((6, 5), (1, 1), (4, 3), ((0, 0), (0, 0)), (1, 1)),
+    ((9,), (4,), (2,), ((0, 0),), (2,)),
+    ((4, 3, 4), (2, 1, 3), (1, 2, 1), ((0, 1), (0, 0), (2, 0)), (2, 1, 1)),
+]
+
+
+def check_take(backend: Backend) -> None:
+    """The same windows, whatever the memory order of the slab."""
+    rng = np.random.default_rng(0)
+    for geometry in GEOMETRIES:
+        w = plan(*geometry)
+        channels_first = backend.asarray(rng.standard_normal((2, 3, *w.size)))
+        back = backend.xp.permute_dims(channels_first, (0, *range(2, 2 + len(w.size)), 1))
+        for x in (back, backend.asarray(backend.to_numpy(back)), back[:1, ...], back[:0, ...]):
+            slab = cut(x, w)
+            quick = backend.to_numpy(take(slab, w))
+            with generic():
+                plain = backend.to_numpy(take(slab, w))
+            np.testing.assert_array_equal(quick, plain)
+
+
+def check_convolution(backend: Backend) -> None:
+    """One whole convolution and its two cotangents, for every geometry, with groups too."""
+    rng = np.random.default_rng(0)
+    few = backend.name == "jax"  # which compiles for each new shape
+    for geometry in GEOMETRIES[1:3] if few else GEOMETRIES:
+        w = plan(*geometry)
+        for groups, c, o in ((1, 3, 4), (2, 4, 6), (3, 3, 6))[: 2 if few else 3]:
+            x = backend.asarray(rng.standard_normal((2, *w.size, c)))
+            weight = backend.asarray(rng.standard_normal((o, c // groups, *w.kernel)))
+            dy = backend.asarray(rng.standard_normal((2, *w.out, o)))
+            for call in (
+                lambda x=x, k=weight, w=w, g=groups: convolution.correlate(x, k, w, g),
+                lambda dy=dy, k=weight, w=w, g=groups: convolution.input_cotangent(dy, k, w, g),
+                lambda x=x, dy=dy, k=weight, w=w, g=groups: convolution.kernel_cotangent(
+                    x, dy, k, w, g
+                ),
+            ):
+                quick = backend.to_numpy(call())
+                with generic():
+                    plain = backend.to_numpy(call())
+                assert quick.shape == plain.shape
+                np.testing.assert_allclose(quick, plain, rtol=0, atol=1e-12 * np.abs(plain).max())
+
+
+def check_each(backend: Backend) -> None:
+    """Tiles in parallel: the same bits as one after the other, an error as if it were alone."""
+    rng = np.random.default_rng(0)
+    x = backend.asarray(rng.standard_normal((24, 8, 40, 40)))
+    weight = backend.asarray(rng.standard_normal((8, 8, 3, 3)))
+    options = {"stride": 2, "padding": 1}
+    y, pullback = F.conv.vjp(x, weight, **options)
+    quick = [backend.to_numpy(a) for a in (y, *pullback(y))]
+    again = [backend.to_numpy(a) for a in (F.conv(x, weight, **options), *pullback(y))]
+    with generic():
+        y, pullback = F.conv.vjp(x, weight, **options)
+        plain = [backend.to_numpy(a) for a in (y, *pullback(y))]
+    for a, b, c in zip(quick, again, plain, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, c, rtol=0, atol=1e-12 * np.abs(c).max())
+
+    def fail(item: int) -> int:
+        if item == 3:
+            raise KeyError(item)
+        return item
+
+    each = _fast.TABLE["each", backend.name]
+    assert list(each(lambda item: 2 * item, range(50))) == list(range(0, 100, 2))
+    with pytest.raises(KeyError):
+        list(each(fail, range(50)))
+
+
+CHECKS: dict[str, Callable[[Backend], None]] = {
+    "take": check_take,
+    "each": check_each,
+    "correlate": check_convolution,
+    "input_cotangent": check_convolution,
+    "kernel_cotangent": check_convolution,
+}
+
+
+def test_the_blas_threads_are_afterwards_what_they_were() -> None:
+    """Also when two user threads are inside at once, and when one fails."""
+    controller = importlib.import_module("devconv._fast.numpy")._blas()
+
+    def threads() -> list[int]:
+        return [library.num_threads for library in controller.lib_controllers]
+
+    each, inside = _fast.TABLE["each", "numpy"], []
+
+    def body(item: int) -> int:
+        inside.append(max(threads()))
+        if item == 30:
+            raise KeyError(item)
+        return item
+
+    def use(stop: int) -> None:
+        with contextlib.suppress(KeyError):
+            list(each(body, range(stop)))
+
+    with controller.limit(limits=2):
+        before = threads()
+        users = [threading.Thread(target=use, args=(stop,)) for stop in (20, 40, 25, 60)]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join()
+        assert threads() == before
+        assert set(inside) == {1}
+        with controller.limit(limits=1):  # nothing to share: one after the other
+            names = {threading.current_thread().name}
+            list(each(lambda _: names.add(threading.current_thread().name), range(10)))
+            assert len(names) == 1
+
+
+def test_every_route_has_a_check() -> None:
+    assert {primitive for primitive, _ in _fast.TABLE} == set(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("primitive", "library"), [p for p in _fast.TABLE if p[1] in backends.usable()]
+)
+def test_route_equals_the_written_once_route(
+    primitive: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    original = _fast.TABLE[primitive, library]
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        taken.append(primitive)
+        return original(*args, **kwargs)
+
+    monkeypatch.setitem(_fast.TABLE, (primitive, library), counted)
+    CHECKS[primitive](backends.get(library))
+    assert taken, "the route was never taken"
+
+
+# --- closing the door ---
+
+
+def test_the_door_is_open_and_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_fast.TABLE, ("sample", "numpy"), len)
+    x = np.ones(3)
+    with generic(False):
+        assert _fast.route("sample", x) is len
+        with generic():
+            assert _fast.route("sample", x) is None
+            with generic(False):
+                assert _fast.route("sample", x) is len
+            assert _fast.route("sample", x) is None
+        assert _fast.route("sample", x) is len
+        assert _fast.route("another", x) is None
+
+
+def test_an_error_inside_opens_the_door_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_fast.TABLE, ("sample", "numpy"), len)
+    with generic(False):
+        with pytest.raises(KeyError), generic():
+            raise KeyError
+        assert _fast.route("sample", np.ones(1)) is len
+
+
+def test_a_closed_door_is_the_thread_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_fast.TABLE, ("sample", "numpy"), len)
+    monkeypatch.delenv("DEVCONV_GENERIC", raising=False)
+    seen: list[Any] = []
+    with generic():
+        other = threading.Thread(target=lambda: seen.append(_fast._generic.get()))
+        other.start()
+        other.join()
+    assert seen == [os.environ.get("DEVCONV_GENERIC", "") not in ("", "0")]
+
+
+@pytest.mark.parametrize(("value", "closed"), [("1", True), ("0", False), ("", False)])
+def test_the_environment_closes_the_door(value: str, closed: bool) -> None:
+    script = "from devconv import _fast; import numpy; print(_fast._generic.get())"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "DEVCONV_GENERIC": value},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(closed)
+
+
+# --- views ---
+
+
+def test_windows_on_numpy_are_a_read_only_view() -> None:
+    w = plan(*GEOMETRIES[0])
+    slab = np.ones((2, 6, 5, 3))
+    with generic(False):
+        taken = take(slab, w)
+    assert np.shares_memory(taken, slab)
+    assert not taken.flags.writeable
+
+
+# --- the workspace ---
+
+
+def test_the_workspace_is_a_constant_of_library_and_device(backend: Backend) -> None:
+    small, large = backend.asarray(np.ones(1)), backend.asarray(np.ones((64, 64)), "float32")
+    assert _fast.workspace(small) == _fast.workspace(large)
+    assert (_fast.workspace(small) is None) == (backend.name == "jax")
+
+
+def test_a_gpu_gets_a_large_workspace() -> None:
+    torch = backends.get("torch").xp
+    assert _fast.workspace(torch.ones(1, device="meta")) == _fast._WORKSPACE["cupy"]

@@ -1,0 +1,558 @@
+"""The training loop: what it learns, what it reads, what it refuses, and how it is resumed."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import devconv as dc
+from devconv import checkpoint
+from devconv import functional as F
+from devconv._check import InvalidType, InvalidValue
+from devconv.training import accuracy, trainer
+from tests import backends
+from tests.backends import Backend
+from tests.toys import (
+    Centre,
+    assert_close,
+    assert_equal,
+    cnn,
+    images,
+    labels,
+    line,
+    place,
+    torch_cnn,
+    unchanged,
+)
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+def clouds(count: int = 48) -> Batch:
+    """Points around three centres, and which one it was."""
+    rng = np.random.default_rng(3)
+    classes = rng.integers(0, 3, count)
+    centres = np.asarray([[2.0, 0.0], [-1.0, 2.0], [-1.0, -2.0]])
+    return (centres[classes] + 0.5 * rng.standard_normal((count, 2))).astype("float32"), classes
+
+
+def classifier() -> dc.Sequential:
+    return dc.Sequential(dc.Dense(2, 8), Centre(), dc.ReLU(), dc.Dense(8, 3))
+
+
+def trainer_of(device: Any = "cpu", seed: int = 0) -> dc.Trainer:
+    model = classifier().build((2,), seed=seed).to(device)
+    return dc.Trainer(model, F.cross_entropy, dc.optim.Adam(model, lr=0.02))
+
+
+def batches_of(size: int = 16) -> dc.data.Batches:
+    return dc.data.Batches(*clouds(), batch_size=size, seed=1)
+
+
+def kept(made: dc.Trainer) -> tuple[Any, ...]:
+    rows = [dict(row) for row in made.history]
+    return made.epoch, rows, dict(made.optimizer.state_dict()), made.optimizer.steps
+
+
+# --- learning ---
+
+
+def test_learns(backend: Backend) -> None:
+    made = trainer_of(place(backend))
+    validation = dc.data.Batches(*clouds(), batch_size=16, shuffle=False)
+    history = made.fit(batches_of(), epochs=6, validation=validation)
+    assert history is made.history
+    assert history[-1]["accuracy"] > 0.9 > history[0]["accuracy"]
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+    assert made.epoch == 6
+    assert made.model.device == place(backend)
+
+
+def test_the_same_numbers_on_every_device(backend: Backend) -> None:
+    here, there = trainer_of(), trainer_of(place(backend))
+    for made in (here, there):
+        made.fit(batches_of(), epochs=2)
+    np.testing.assert_allclose(there.history["loss"], here.history["loss"], rtol=1e-5)
+    assert_close(there.model.state_dict(), here.model.state_dict(), 1e-5)
+
+
+def test_history_has_a_row_an_epoch() -> None:
+    made = trainer_of()
+    made.fit(batches_of(), epochs=1)
+    made.fit(batches_of(), epochs=2, validation=[clouds()])
+    columns = {"epoch", "loss", "accuracy", "images_per_second"}
+    more = {"validation_loss", "validation_accuracy"}
+    assert [set(row) for row in made.history] == [columns, columns | more, columns | more]
+    assert made.history["epoch"] == [1, 2, 3]
+    for row in made.history:
+        assert all(isinstance(value, int | float) for value in row.values())
+        assert row["images_per_second"] > 0
+
+
+def test_numbers_of_an_epoch_are_means_over_examples() -> None:
+    """Also where the last batch is smaller; taken with the parameters of each step."""
+    made = trainer_of()
+    made.optimizer.lr = 0.0
+    x, target = clouds()
+    made.fit(dc.data.Batches(x, target, batch_size=20), epochs=1)
+    logits = made.model.vjp(x, training=False)[0]
+    measured = made.evaluate(dc.data.Batches(x, target, batch_size=20))
+    assert measured["loss"] == pytest.approx(float(F.cross_entropy(logits, target)), rel=1e-5)
+    assert measured["accuracy"] == pytest.approx(np.mean(logits.argmax(axis=1) == target))
+    assert set(measured) == {"loss", "accuracy"}
+    assert made.history[-1]["loss"] > 0
+
+
+def test_evaluate_changes_nothing(backend: Backend) -> None:
+    made = trainer_of(place(backend))
+    before = kept(made)
+    with unchanged(made.model):
+        one, two = made.evaluate(batches_of()), made.evaluate([clouds()])
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+    assert kept(made) == before
+
+
+def test_each_epoch_has_its_own_order() -> None:
+    seen: list[Any] = []
+
+    class Watched(dc.data.Batches):
+        def for_epoch(self, epoch: int) -> Any:
+            seen.append(epoch)
+            return super().for_epoch(epoch)
+
+    batches = Watched(*clouds(), batch_size=16)
+    made = trainer_of()
+    made.fit(batches, epochs=2)
+    made.fit(batches, epochs=1, validation=batches)
+    assert seen == [0, 1, 2, 0]  # validation is always the first
+    assert batches.epoch == 0  # its own count is left to whoever iterates over it
+
+
+def test_any_iterable_that_can_be_run_through_again() -> None:
+    made = trainer_of()
+    made.fit([clouds()], epochs=2)
+    made.fit([list(clouds())], epochs=1)
+    made.fit((batch for batch in [clouds()]), epochs=1)  # once is enough here
+    assert made.epoch == 4
+    made.fit([], epochs=0)
+    assert made.epoch == 4
+
+
+def test_batches_that_are_on_the_device_already(backend: Backend) -> None:
+    made, other = trainer_of(place(backend)), trainer_of(place(backend))
+    x, target = clouds()
+    made.step((x, target))
+    other.step((backend.asarray(x), backend.asarray(target)))
+    assert_equal(made.model.state_dict(), other.model.state_dict())
+
+
+def test_options_of_the_loss_and_other_metrics() -> None:
+    model = classifier().build((2,))
+    options = {"label_smoothing": 0.2, "ignore_index": -1}
+    made = dc.Trainer(
+        model,
+        F.cross_entropy,
+        dc.optim.SGD(model, lr=0.0),
+        loss_options=options,
+        metrics={"right": accuracy, "largest": lambda logits, target: logits.max()},
+    )
+    x, target = clouds()
+    target[:5] = -1
+    measured = made.evaluate([(x, target)])
+    assert list(measured) == ["loss", "right", "largest"]
+    assert measured["loss"] == pytest.approx(
+        float(F.cross_entropy(model(x), target, **options)), rel=1e-6
+    )
+    assert measured["largest"] == pytest.approx(float(model(x).max()), rel=1e-6)
+
+
+def test_a_loss_with_float_targets_has_no_accuracy() -> None:
+    model = dc.Dense(3, 1).build()
+    made = dc.Trainer(model, F.mse_loss, dc.optim.SGD(model, lr=0.1))
+    history = made.fit([line()] * 5, epochs=4)
+    assert set(history[0]) == {"epoch", "loss", "images_per_second"}
+    assert history[-1]["loss"] < 0.1 * history[0]["loss"]
+
+
+def test_an_open_size_is_found_by_the_first_batch() -> None:
+    model = dc.Sequential(dc.Dense(None, 8), dc.ReLU(), dc.Dense(None, 3))
+    made = dc.Trainer(model, F.cross_entropy, dc.optim.SGD(model, lr=0.1))
+    made.fit(batches_of(), epochs=1)
+    assert model.is_built
+
+
+# --- an oracle: PyTorch's own layers and optimizers ---
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sgd": ("SGD", {"lr": 0.1}),
+    "momentum": ("SGD", {"lr": 0.05, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.01}),
+    "nesterov": ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    "adam": ("Adam", {"lr": 0.01, "weight_decay": 0.01}),
+    "adamw": ("AdamW", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.99)}),
+}
+STEPS = 50
+
+
+def batch(step: int) -> Batch:
+    """Five batches in turn."""
+    return images(seed=step % 5), labels(seed=step % 5)
+
+
+@functools.cache
+def reference(variant: str) -> tuple[list[float], dict[str, Any], dict[str, Any]]:
+    """PyTorch's losses, its parameters before and after."""
+    model, torch = torch_cnn(), pytest.importorskip("torch")
+    before = {name: x.detach().clone() for name, x in model.named_parameters()}
+    kind, options = VARIANTS[variant]
+    optimizer = getattr(torch.optim, kind)(model.parameters(), **options)
+    losses = []
+    for step in range(STEPS):
+        x, target = map(torch.tensor, batch(step))
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x), target)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, before, {name: x.detach() for name, x in model.named_parameters()}
+
+
+def assert_same_curve(backend: Backend, variant: str, steps: int) -> None:
+    losses, before, after = reference(variant)
+    model = cnn().to(place(backend), dtype="float64").load_state_dict(before)
+    kind, options = VARIANTS[variant]
+    made = dc.Trainer(model, F.cross_entropy, getattr(dc.optim, kind)(model, **options))
+    found = [float(made.step(batch(step))[0]) for step in range(steps)]
+    np.testing.assert_allclose(found, losses[:steps], rtol=0.0, atol=1e-9)
+    if steps == STEPS:
+        assert_close(model.parameters, after, 1e-9)
+        assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_loss_curves_are_those_of_pytorch(name: str, variant: str) -> None:
+    """The same weights and batches in float64: to 1e-9 at every one of 50 steps."""
+    assert_same_curve(backends.get(name), variant, STEPS)
+
+
+@pytest.mark.parametrize("variant", ["nesterov", "adamw"])
+def test_loss_curves_begin_as_those_of_pytorch(backend: Backend, variant: str) -> None:
+    assert_same_curve(backend, variant, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_whole_loss_curves_on_every_backend(backend: Backend, variant: str) -> None:
+    assert_same_curve(backend, variant, STEPS)
+
+
+# --- what is read back, and when ---
+
+
+def test_a_step_never_waits_for_the_device(host_reads: Any) -> None:
+    made = trainer_of("array_api_strict:device1")
+    assert made.model.device.spec == "array_api_strict:device1"
+    with host_reads.forbidden():
+        loss, prediction, _ = made.step(clouds())
+        made.step(clouds())
+    assert tuple(loss.shape) == ()
+    assert tuple(prediction.shape) == (48, 3)
+    assert host_reads.count == 0
+    float(loss)
+    assert host_reads.count == 1  # the counter counts
+
+
+def test_numbers_are_read_when_an_epoch_ends(host_reads: Any) -> None:
+    made = trainer_of("array_api_strict:device1")
+    made.fit(batches_of(), epochs=2, progress=False)
+    assert host_reads.names == ["__float__"] * 4  # loss and accuracy, twice
+    made.evaluate(batches_of())
+    assert host_reads.names == ["__float__"] * 6
+
+
+@pytest.mark.parametrize("seconds", [0.04, 0.2, 3.0])
+def test_the_bar_reads_at_most_twice_a_second(
+    host_reads: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seconds: float,
+) -> None:
+    clock = itertools.count()
+    moments: list[float] = []
+
+    def monotonic() -> float:
+        moments.append(seconds * next(clock) / 2)
+        return moments[-1]
+
+    monkeypatch.setattr(
+        trainer, "time", SimpleNamespace(monotonic=monotonic, perf_counter=time.perf_counter)
+    )
+    made = trainer_of("array_api_strict:device1")
+    made.fit([clouds(6)] * 50, epochs=1, progress=True)
+    shown = host_reads.count // 2 - 1  # the last one belongs to the end of the epoch
+    elapsed = moments[-1] - moments[0]
+    assert shown <= 2 * elapsed
+    assert shown >= min(0.7 * elapsed, 25)
+    text = capsys.readouterr().err
+    for word in ("epoch 1", "loss=", "accuracy=", "images/s"):
+        assert word in text
+
+
+def test_no_bar_unless_asked_for_or_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    made = trainer_of()
+    made.fit(batches_of(), epochs=1)
+    made.fit(batches_of(), epochs=1, progress=False)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "images" not in err
+    made.fit(batches_of(), epochs=1, progress=True)
+    assert "48/48" in capsys.readouterr().err
+
+
+# --- saving and resuming ---
+
+
+def without_times(history: dc.History) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in history]
+
+
+def test_a_resumed_run_has_the_same_bits(backend: Backend, tmp_path: Path) -> None:
+    """Four epochs, against two, a file, and two more in a fresh trainer."""
+    path = tmp_path / "runs" / "run.safetensors"
+    whole = trainer_of(place(backend))
+    whole.fit(batches_of(), epochs=4, validation=[clouds()])
+
+    first = trainer_of(place(backend))
+    first.fit(batches_of(), epochs=2, validation=[clouds()], save_to=path)
+    second = trainer_of(place(backend), seed=9)
+    second.resume(path)
+    assert (second.epoch, second.optimizer.steps) == (2, 6)
+    second.fit(batches_of(), epochs=2, validation=[clouds()], save_to=path)
+
+    assert_equal(second.model.state_dict(), whole.model.state_dict())
+    assert_equal(second.optimizer.state_dict(), whole.optimizer.state_dict())
+    assert without_times(second.history) == without_times(whole.history)
+    third = trainer_of(place(backend), seed=5)
+    third.resume(path)
+    assert third.epoch == 4
+    assert list(third.history) == list(second.history)
+
+
+def test_a_run_moves_to_another_device(backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    whole = trainer_of()
+    whole.fit(batches_of(), epochs=3)
+    here = trainer_of()
+    here.fit(batches_of(), epochs=2, save_to=path)
+    there = trainer_of(place(backend), seed=9)
+    there.resume(path)
+    assert there.model.device == place(backend)
+    assert all(dc.device_of(x) == place(backend) for x in there.optimizer.state_dict().values())
+    there.fit(batches_of(), epochs=1)
+    assert_close(there.model.state_dict(), whole.model.state_dict(), 1e-5)
+    np.testing.assert_allclose(there.history["loss"], whole.history["loss"], rtol=1e-5)
+
+
+def test_resume_takes_the_step_size_along(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    made = trainer_of()
+    made.optimizer.lr = np.float32(0.25)  # type: ignore[assignment]
+    made.save(path)
+    other = trainer_of()
+    other.resume(path)
+    assert other.optimizer.lr == 0.25
+
+
+def test_a_failed_resume_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    trainer_of().save(path)
+    small = dc.Sequential(dc.Dense(2, 3)).build()
+    sgd = classifier().build((2,))
+    parameters = tmp_path / "model.safetensors"
+    dc.save(sgd, parameters)
+    cases = [
+        (dc.Trainer(small, F.cross_entropy, dc.optim.Adam(small)), path, "state does not fit"),
+        (
+            dc.Trainer(sgd, F.cross_entropy, dc.optim.SGD(sgd)),
+            path,
+            r"the run was made with Adam, this optimizer is SGD; continue with the same kind",
+        ),
+        (trainer_of(), tmp_path / "none", "there is no such file"),
+        (trainer_of(), parameters, r"holds no training run; dc\.load\(model, path\) reads a file"),
+    ]
+    for made, file, message in cases:
+        made.fit([clouds()], epochs=1)
+        before = kept(made)
+        with unchanged(made.model), pytest.raises(InvalidValue, match=message) as caught:
+            made.resume(file)
+        assert str(caught.value).startswith(f"{file}: ")
+        assert repr(kept(made)) == repr(before)
+
+
+@pytest.mark.parametrize("fault", ["fsync", "replace"])
+def test_an_interrupted_save_leaves_the_last_good_file(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.safetensors"
+    made = trainer_of()
+    made.fit(batches_of(), epochs=1, save_to=path)
+    good = path.read_bytes()
+
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((checkpoint.os, "fsync") if fault == "fsync" else (Path, "replace")), stop)
+        with pytest.raises(KeyboardInterrupt):
+            made.fit(batches_of(), epochs=1, save_to=path)
+    assert path.read_bytes() == good
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    again = trainer_of()
+    again.resume(path)
+    assert again.epoch == 1
+
+
+# --- what is refused ---
+
+
+def make(**changed: Any) -> dc.Trainer:
+    model = classifier()
+    given = {"model": model, "loss": F.cross_entropy, "optimizer": dc.optim.SGD(model), **changed}
+    return dc.Trainer(**given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"model": 3}, InvalidType, "model must be a devconv Layer, got 3"),
+        ({"loss": "mse"}, InvalidType, "loss must be a devconv Operation, got 'mse'"),
+        ({"optimizer": "adam"}, InvalidType, "optimizer must be a devconv Optimizer, got 'adam'"),
+        ({"model": classifier()}, InvalidValue, "the optimizer belongs to another model; make one"),
+    ],
+)
+def test_parts_are_checked(changed: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=f"^Trainer: {message}"):
+        make(**changed)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "error", "message"),
+    [
+        (-1, InvalidValue, "epochs must be at least 0, got -1"),
+        (1.5, InvalidType, r"epochs must be an int, got 1\.5"),
+    ],
+)
+def test_epochs_are_checked(epochs: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=rf"^Trainer\.fit: {message}"):
+        trainer_of().fit(batches_of(), epochs=epochs)
+
+
+def test_what_can_be_run_through_only_once() -> None:
+    made = trainer_of()
+    for name in ("batches", "validation"):
+        once = (batch for batch in [clouds()])
+        given = {"batches": [clouds()], name: once}
+        message = rf"^Trainer\.fit: {name} can be run through only once, but epochs is 2; hand"
+        with pytest.raises(InvalidValue, match=message):
+            made.fit(**given, epochs=2)  # type: ignore[arg-type]
+        assert next(once)  # it was not even begun
+    assert made.epoch == 0
+
+
+x, target = clouds()
+BAD: dict[str, tuple[Any, type, str]] = {
+    "none": ([], InvalidValue, r"^Trainer: there were no examples; batches must not be empty$"),
+    "empty": ([(x[:0], target[:0])], InvalidValue, r"^Trainer: there is a batch without examples"),
+    "array": ([x], InvalidType, r"^Trainer: a batch must be a tuple \(x, target, \.\.\.\), got nd"),
+    "alone": (
+        [(x,)],
+        InvalidType,
+        r"^Trainer: a batch must be a tuple \(x, target, \.\.\.\), got ",
+    ),
+    "lists": (
+        [(x.tolist(), target.tolist())],
+        InvalidType,
+        r"^Trainer: a batch must hold arrays, got list; make one with numpy\.asarray\(x\)$",
+    ),
+    "features": (
+        [(x[:, :1], target)],
+        InvalidValue,
+        r"0 \(Dense\): expected 2 input features \(weight \(8, 2\)\), got x \((N|48), 1\)$",
+    ),
+    "dtype": ([(x.astype("float64"), target)], InvalidType, r"x is float64 and 0\.weight is f"),
+    "images": (
+        [((8 * x).astype("uint8"), target)],
+        InvalidType,
+        r"^Sequential: x \(48, 2\) has dtype uint8, expected float32; convert it first: x\.astype",
+    ),
+    "count": ([(x, target[:5])], InvalidValue, r"target has shape \(5,\), expected class indices"),
+    "range": (
+        [(x, target + 1)],
+        InvalidValue,
+        r"^Trainer: target \(48,\) holds labels from 1 to 3, expected 0 to 2 \(or ignore_index=-1",
+    ),
+    "negative": ([(x, target - 1)], InvalidValue, r"holds labels from -1 to 1, expected 0 to 2"),
+    "floats": (
+        [(x, target.astype("float32"))],
+        InvalidType,
+        r"cross_entropy: target \(48,\) holds float32, but class indices are integers: convert it",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_batches_change_nothing(backend: Backend, fault: str) -> None:
+    given, error, message = BAD[fault]
+    made = trainer_of(place(backend))
+    before = repr(kept(made))
+    with unchanged(made.model):
+        with pytest.raises(error, match=message):
+            made.fit(given, epochs=1)
+        with pytest.raises(error, match=message):
+            made.evaluate(given)
+    assert repr(kept(made)) == before
+
+
+@pytest.mark.parametrize("fault", ["range", "floats", "dtype", "features"])
+def test_bad_first_batches_leave_nothing_half_built(fault: str) -> None:
+    given, error, message = BAD[fault]
+    model = dc.Sequential(dc.Dense(2, 8), dc.ReLU(), dc.Dense(None, 3))
+    made = dc.Trainer(model, F.cross_entropy, dc.optim.SGD(model))
+    with unchanged(model), pytest.raises(error, match=message):
+        made.fit(given, epochs=1)
+
+
+def test_labels_are_looked_at_before_the_copy(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, host_reads: Any
+) -> None:
+    """Whatever the device: afterwards a wrong label could only be a NaN."""
+    made = trainer_of(place(backend))
+
+    def moved(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("moved before it was looked at")
+
+    monkeypatch.setattr(trainer, "to_device", moved)
+    with pytest.raises(InvalidValue, match=r"holds labels from 0 to 7, expected 0 to 2"):
+        made.step((x, np.where(target == 2, 7, target)))
+    assert host_reads.count == 0
+
+
+def test_a_failure_in_the_second_epoch_keeps_the_first() -> None:
+    made = trainer_of()
+    seen = []
+
+    class Batches(list[Any]):
+        def __iter__(self) -> Any:
+            seen.append(None)
+            return iter([clouds()] if len(seen) == 1 else [])
+
+    with pytest.raises(InvalidValue, match="there were no examples"):
+        made.fit(Batches(), epochs=3)
+    assert made.epoch == len(made.history) == 1
