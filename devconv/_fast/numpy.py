@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
@@ -44,10 +44,15 @@ def each(body: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
             return
         pool, rest = _pool(threads), iter(items)
         ahead = deque(pool.submit(body, item) for item in islice(rest, 2 * threads))
-        while ahead:
-            result = ahead.popleft().result()
-            ahead.extend(pool.submit(body, item) for item in islice(rest, 1))
-            yield result
+        try:
+            while ahead:
+                result = ahead.popleft().result()
+                ahead.extend(pool.submit(body, item) for item in islice(rest, 1))
+                yield result
+        finally:  # after an error nothing may go on while BLAS gets its threads back
+            for future in ahead:
+                future.cancel()
+            wait(ahead)
 
 
 class _blas_on_one_thread:  # noqa: N801  (used as a function)

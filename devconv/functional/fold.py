@@ -125,7 +125,14 @@ def fold(
     >>> fold(np.asarray([[[1.0, 2.0], [2.0, 3.0]]]), output_size=(3,), kernel_size=2)
     array([[[1., 4., 3.]]])
     """
-    w = folded_windows(tuple(cols.shape), output_size, kernel_size, stride, padding, dilation)
+    w = folded_windows(
+        tuple(cols.shape),
+        output_size,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+    )
 
     def pullback(dy: Array) -> tuple[Array]:
         return (_columns(dy, w),)
@@ -176,26 +183,11 @@ def unfold_windows(
     )
 
 
-def folded_windows(
-    shape: Shape,
-    output_size: Any,
-    kernel_size: Any,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-) -> Windows:
+def folded_windows(shape: Shape, output_size: Any, **options: Any) -> Windows:
     """The windows over ``output_size`` pixels that columns of ``shape`` hold."""
     if len(shape) != 3:
         raise InvalidValue(f"cols must have shape (N, C * taps, L), got {shape}")
-    if not isinstance(output_size, Sequence) or isinstance(output_size, str):
-        raise InvalidType(
-            f"output_size must be a sequence with one int per spatial dimension, got "
-            f"{output_size!r}"
-        )
-    if not output_size:
-        raise InvalidValue("output_size must name at least one spatial dimension, got none")
-    size = per_dimension("output_size", output_size, len(output_size), least=1)
-    w = unfold_windows(size, kernel_size, stride, padding, dilation)
+    w = output_windows(output_size, **options)
     if shape[1] == 0 or shape[1] % w.taps:
         raise InvalidValue(
             f"cols {shape} has {shape[1]} rows, expected a multiple of the {w.taps} pixels of "
@@ -204,6 +196,19 @@ def folded_windows(
     if shape[2] != math.prod(w.out):
         raise InvalidValue(
             f"cols {shape} has {shape[2]} columns, expected {math.prod(w.out)}: one for each of "
-            f"the {w.out} windows over output_size {size}"
+            f"the {w.out} windows over output_size {w.size}"
         )
     return w
+
+
+def output_windows(output_size: Any, **options: Any) -> Windows:
+    """The windows over images of ``output_size`` pixels, options checked."""
+    if not isinstance(output_size, Sequence) or isinstance(output_size, str):
+        raise InvalidType(
+            f"output_size must be a sequence with one int per spatial dimension, got "
+            f"{output_size!r}"
+        )
+    if not output_size:
+        raise InvalidValue("output_size must name at least one spatial dimension, got none")
+    size = per_dimension("output_size", output_size, len(output_size), least=1)
+    return unfold_windows(size, **options)

@@ -13,7 +13,6 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Generic, ParamSpec, overload
 
 from devconv import _array
@@ -56,12 +55,17 @@ class Operation(Generic[P]):
         self._statistics = frozenset(statistics)
         self.origin: Operation[Any] = self
         """The operation itself, nothing filled in."""
-        self.options: Mapping[str, Any] = MappingProxyType({})
+        self.options: Mapping[str, Any] = {}
         """What :meth:`with_options` filled in."""
 
     def __repr__(self) -> str:
         filled = "".join(f", {name}={value!r}" for name, value in self.options.items())
         return f"<devconv operation {self.__name__}{self.__signature__}{filled}>"
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The arrays that every call needs."""
+        return tuple(name for name in self.arguments if name not in self._optional)
 
     def with_options(self, **options: Any) -> Operation[Any]:
         """The same operation with options filled in, or arrays after the first.
@@ -85,7 +89,7 @@ class Operation(Generic[P]):
                     f"{self.__name__} has no option {name!r}; it takes {', '.join(known) or 'none'}"
                 )
         filled = copy.copy(self)
-        filled.options = MappingProxyType({**self.options, **options})
+        filled.options = {**self.options, **options}
         return filled
 
     def __call__(self, *args: P.args, **options: P.kwargs) -> Any:
@@ -100,10 +104,10 @@ class Operation(Generic[P]):
         was ``None`` or has no derivative. It changes nothing and may be called again.
         """
         with located(self.__name__):
-            every, options = self._completed(args, options)
-            self._check(every, options)
+            every, chosen = self._completed(args, options)
+            self._check(every, chosen)
             with _array.on_device(every[0]):
-                y, pullback = self.__wrapped__(*every, **options)
+                y, pullback = self.__wrapped__(*every, **chosen)
         out = y[0] if isinstance(y, tuple) else _array.as_array(y)
         return (y if isinstance(y, tuple) else out), self._guarded(pullback, out, args)
 

@@ -7,14 +7,15 @@ back then leads through the activation first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from devconv import _array
 from devconv._array import Array
+from devconv._check import InvalidType, InvalidValue, located
 from devconv.functional.operation import Operation
 from devconv.functional.operation import Pullback as OperationPullback
-from devconv.layers.layer import Grads, InputShape, Layer, Pullback, Scope, Trace
+from devconv.layers.layer import Grads, InputShape, Layer, Pullback, Scope, Trace, sized
 
 
 class OperationLayer(Layer):
@@ -25,7 +26,7 @@ class OperationLayer(Layer):
     the pass, such as whether it is for training, is decided in :meth:`evaluate`.
     """
 
-    operation: ClassVar[Operation[Any]]
+    operation: Operation[Any]
     arrays: ClassVar[tuple[str, ...]] = ()
     _activation: OperationLayer | None = None
 
@@ -64,3 +65,70 @@ class OperationLayer(Layer):
             return y, back
         z, activation_back = self._activation.apply_vjp(scope, y)
         return z, lambda dz: back(activation_back(dz)[0])
+
+
+class Lambda(OperationLayer):
+    """A layer of an operation without arrays of its own, such as one that you wrote.
+
+    Args:
+        operation: an operation that ``x`` is the one array of; made by
+            :func:`devconv.functional.differentiable`.
+        output_shape: a function from the shape of ``x`` to that of ``y``, both without the
+            batch. ``None`` finds out by a trial: the operation on a float32 NumPy array of
+            that shape with one example, all ones.
+        options: the operation's options.
+
+    Raises:
+        TypeError: no operation, one that needs more arrays, an option that it does not have.
+
+    >>> from devconv import functional as F
+    >>> Lambda(F.flatten, start=2).output_shape((3, 4, 5))
+    (3, 20)
+    """
+
+    def __init__(
+        self,
+        operation: Operation[Any],
+        *,
+        output_shape: Callable[[tuple[int, ...]], Sequence[int]] | None = None,
+        **options: Any,
+    ) -> None:
+        with located("Lambda"):
+            if not isinstance(operation, Operation):
+                raise InvalidType(
+                    f"operation must be an operation, got {operation!r}; make one of a function "
+                    "that returns (y, pullback) with devconv.functional.differentiable"
+                )
+            if len(operation.required) > 1:
+                raise InvalidType(
+                    f"{operation.__name__} needs {' and '.join(operation.required)}; write an "
+                    "OperationLayer that declares the arrays after the first"
+                )
+            self.operation = operation.with_options(**options)
+        self._shape_of = output_shape
+
+    def describe(self) -> str:
+        """The operation's name and options."""
+        options = [f"{name}={value!r}" for name, value in self.operation.options.items()]
+        return ", ".join([self.operation.__name__, *options])
+
+    def infer(self, trace: Trace, shape: InputShape) -> InputShape:
+        """What the given function says, or a trial."""
+        example = sized(shape)[1:]
+        if self._shape_of is not None:
+            return (shape[0], *self._shape_of(example))
+        xp = _array.host()
+        y = self.operation(xp.ones((1, *example), dtype=xp.float32))
+        if isinstance(y, tuple) or tuple(y.shape[:1]) != (1,):
+            kind = "a tuple" if isinstance(y, tuple) else f"shape {tuple(y.shape)}"
+            raise InvalidValue(
+                f"{self.operation.__name__} gives {kind} for x {(1, *example)}; a layer gives one "
+                "array, with the batch in front"
+            )
+        return (shape[0], *y.shape[1:])
+
+
+def rank_of(*options: Any) -> int:
+    """How many spatial dimensions some options speak of: 1 if they are all numbers."""
+    each = (o for o in options if isinstance(o, Sequence) and not isinstance(o, str))
+    return next((len(option) for option in each), 1)

@@ -68,7 +68,7 @@ class Trainer:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.loss_options = dict(loss_options or {})
         if metrics is None:
-            metrics = {"accuracy": accuracy} if loss is cross_entropy else {}
+            metrics = {"accuracy": accuracy} if loss.origin is cross_entropy else {}
         self.metrics = dict(metrics)
         self.history = History()
         self.epoch = 0
@@ -200,9 +200,10 @@ class Trainer:
                     )
                 if 0 in x.shape[:1]:
                     raise InvalidValue("there is a batch without examples; leave it out")
-            if self.loss is cross_entropy and _array.is_integer(batch[1]):
+            if self.loss.origin is cross_entropy and _array.is_integer(batch[1]):
                 classes = self.model.output_shape(tuple(batch[0].shape[1:]))[0]
-                check_labels(batch[1], classes, self.loss_options.get("ignore_index", -100))
+                options = {**self.loss.options, **self.loss_options}
+                check_labels(batch[1], classes, options.get("ignore_index", -100))
         return [_moved_to(self.model.device, x) for x in batch]
 
 
