@@ -79,8 +79,8 @@ def fold_in(key: Array, data: int | str) -> Array:
         data: 0 to 2³² - 1, or any text.
 
     Returns:
-        A key that shares nothing with ``key``, with that of another number or text, or with
-        what is drawn from ``key``.
+        A key for draws that have nothing to do with those of ``key`` itself or of another
+        number or text (two texts have the same 32-bit hash, and key, once in 2³²).
 
     Raises:
         ValueError: a number out of range.

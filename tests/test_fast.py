@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 from devconv import _fast
 from devconv import functional as F
@@ -110,10 +111,11 @@ CHECKS: dict[str, Callable[[Backend], None]] = {
 
 def test_the_blas_threads_are_afterwards_what_they_were() -> None:
     """Also when two user threads are inside at once, and when one fails."""
-    controller = importlib.import_module("devconv._fast.numpy")._blas()
+    libraries = importlib.import_module("devconv._fast.numpy")._blas()
+    controller = ThreadpoolController().select(user_api="blas")
 
     def threads() -> list[int]:
-        return [library.num_threads for library in controller.lib_controllers]
+        return [library.num_threads for library in libraries]
 
     each, inside = _fast.TABLE["each", "numpy"], []
 

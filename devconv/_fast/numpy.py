@@ -38,7 +38,7 @@ def each(body: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 
     No more than a few are computed ahead of the one that is asked for.
     """
-    with _blas_on_one_thread() as threads:
+    with _one_thread as threads:
         if threads == 1:
             yield from map(body, items)
             return
@@ -55,41 +55,49 @@ def each(body: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
             wait(ahead)
 
 
-class _blas_on_one_thread:  # noqa: N801  (used as a function)
+class _BlasOnOneThread:
     """While any call is inside, BLAS has one thread; gives the number it had before.
 
     The limit belongs to the process, so calls from several threads are counted: the first
-    one in sets it, the last one out puts back what was there.
+    one in sets it, the last one out puts back what was there, whichever threads they are.
     """
 
-    _lock = threading.Lock()
-    _inside = 0
-    _threads = 1
-    _limit: Any = None
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[int] = []
 
     def __enter__(self) -> int:
-        kind = type(self)
-        with kind._lock:
-            if kind._inside == 0:
-                kind._threads = max([1, *(lib.num_threads for lib in _blas().lib_controllers)])
-                if kind._threads > 1:
-                    kind._limit = _blas().limit(limits=1)
-                    kind._limit.__enter__()
-            kind._inside += 1
-            return kind._threads
+        with self._lock:
+            if self._inside == 0:
+                self._before = [library.num_threads or 1 for library in _blas()]
+                self._set([1] * len(self._before))
+            self._inside += 1
+            return max([1, *self._before])
 
     def __exit__(self, *error: object) -> None:
-        kind = type(self)
-        with kind._lock:
-            kind._inside -= 1
-            if kind._inside == 0 and kind._limit is not None:
-                kind._limit.__exit__(None, None, None)
-                kind._limit = None
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._set(self._before)
+
+    def _set(self, numbers: list[int]) -> None:
+        if max([1, *self._before]) == 1:
+            return
+        for library, number in zip(_blas(), numbers, strict=True):
+            # threadpoolctl listens to one thread at a time, and forgets to say so to others.
+            release = getattr(library, "clear_controlling_thread", lambda force: None)
+            release(force=True)
+            library.set_num_threads(number)
+            release(force=True)
+
+
+_one_thread = _BlasOnOneThread()
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
+def _blas() -> list[Any]:
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 @cache

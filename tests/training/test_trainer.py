@@ -337,7 +337,8 @@ def test_a_resumed_run_has_the_same_bits(backend: Backend, tmp_path: Path) -> No
     second.fit(batches_of(), epochs=2, validation=[clouds()], save_to=path)
 
     assert_equal(second.model.state_dict(), whole.model.state_dict())
-    assert_equal(second.optimizer.state_dict(), whole.optimizer.state_dict())
+    moments, wanted = second.optimizer.state_dict(), whole.optimizer.state_dict()
+    assert_equal(dict(sorted(moments.items())), dict(sorted(wanted.items())))
     assert without_times(second.history) == without_times(whole.history)
     third = trainer_of(place(backend), seed=5)
     third.resume(path)
@@ -373,7 +374,7 @@ def test_resume_takes_the_step_size_along(tmp_path: Path) -> None:
 def test_a_failed_resume_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     trainer_of().save(path)
-    small = dc.Sequential(dc.Dense(2, 3)).build()
+    small = dc.Sequential({"head": dc.Dense(2, 3)}).build()
     sgd = classifier().build((2,))
     parameters = tmp_path / "model.safetensors"
     dc.save(sgd, parameters)

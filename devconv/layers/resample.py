@@ -1,0 +1,56 @@
+"""The resampling layer: images on a grid of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from devconv import functional
+from devconv._check import located
+from devconv.functional.resample import check_mode, upsampled_size
+from devconv.layers.layer import InputShape, Trace, check_image, sized
+from devconv.layers.operation import OperationLayer, rank_of
+
+
+@dataclass(repr=False, eq=False)
+class Upsample(OperationLayer):
+    """Interpolate images on a finer or coarser grid; see :func:`devconv.functional.upsample`.
+
+    Args:
+        size: the size of ``y`` in pixels, an int or one per spatial dimension.
+        scale_factor: in place of ``size``, a number or one per dimension.
+        mode: ``"nearest"``, ``"linear"`` or ``"cubic"``, in every dimension.
+        align_corners: whether the corner pixels' centres fall on one another.
+
+    >>> Upsample(scale_factor=2, mode="linear").output_shape((16, 8, 8))
+    (16, 16, 16)
+    """
+
+    operation = functional.upsample
+
+    size: int | Sequence[int] | None = None
+    scale_factor: float | Sequence[float] | None = None
+    mode: str = "nearest"
+    align_corners: bool = False
+
+    def __post_init__(self) -> None:
+        with located("Upsample"):
+            check_mode(self.mode, self.align_corners)
+            large = (2**40,) * rank_of(self.size, self.scale_factor)
+            upsampled_size((1, 1, *large), self.size, self.scale_factor)
+
+    def options(self) -> dict[str, Any]:
+        """The options of :func:`devconv.functional.upsample`."""
+        return {
+            "size": self.size,
+            "scale_factor": self.scale_factor,
+            "mode": self.mode,
+            "align_corners": self.align_corners,
+        }
+
+    def infer(self, trace: Trace, shape: InputShape) -> InputShape:
+        """``(N, C, *spatial)`` becomes ``(N, C, *size)``."""
+        check_image(shape, None)
+        out, _ = upsampled_size(sized(shape), self.size, self.scale_factor)
+        return (*shape[:2], *out)
