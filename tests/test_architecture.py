@@ -47,6 +47,7 @@ MAY_NAME_A_LIBRARY = {
 
 MIRRORLESS = {
     "test_architecture.py",
+    "test_capabilities.py",
     "test_docs.py",
     "test_examples.py",
     "test_readme.py",
