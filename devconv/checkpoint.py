@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +127,15 @@ def save_training(
 
 
 def load_training(
-    path: str | os.PathLike[str], model: Layer, optimizer: Optimizer
+    path: str | os.PathLike[str], model: Layer, optimizer: Optimizer, *, needs: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Read what :func:`save_training` wrote, onto the model's device.
+
+    Args:
+        path: the file.
+        model: a layer with the names and shapes of the saved one.
+        optimizer: one of the saved kind, for ``model``.
+        needs: names that the run's ``progress`` must hold.
 
     Returns:
         The run's ``progress``.
@@ -139,11 +145,7 @@ def load_training(
             one without a training run; model and optimizer are as they were then.
     """
     arrays, dtypes, metadata = read_arrays(path)
-    if "devconv" not in metadata:
-        raise InvalidValue(
-            f"{path}: holds no training run; dc.load(model, path) reads a file of parameters"
-        )
-    record = json.loads(metadata["devconv"])
+    record = _record(path, metadata, needs)
     if record["optimizer"] != type(optimizer).__name__:
         raise InvalidValue(
             f"{path}: the run was made with {record['optimizer']}, this optimizer is "
@@ -156,6 +158,28 @@ def load_training(
         optimizer.load_state_dict(moments, steps=record["steps"])
     optimizer.lr = record["lr"]
     return dict(record["progress"])
+
+
+_RECORD = {"optimizer": str, "steps": int, "lr": float, "generator": dict, "progress": dict}
+
+
+def _record(
+    path: str | os.PathLike[str], metadata: Mapping[str, str], needs: Sequence[str]
+) -> dict[str, Any]:
+    """What the metadata says of the run, complete or refused."""
+    if "devconv" not in metadata:
+        raise InvalidValue(
+            f"{path}: holds no training run; dc.load(model, path) reads a file of parameters"
+        )
+    try:
+        record = json.loads(metadata["devconv"])
+        found = [isinstance(record[name], kind) for name, kind in _RECORD.items()]
+        found += [name in record["progress"] for name in needs]
+        if all(found) and {"seed", "draws"} <= record["generator"].keys():
+            return dict(record)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InvalidValue(f"{path}: the record of the run is damaged; use an earlier file")
 
 
 def _part(mapping: Mapping[str, Any], start: str) -> dict[str, Any]:

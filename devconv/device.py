@@ -13,28 +13,21 @@ is the function.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module, metadata
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
 from devconv import _array
 from devconv._array import NAMES, Array, Namespace
 from devconv._check import InvalidType, InvalidValue, located, show
-
-T = TypeVar("T")
+from devconv._detect import FIND, FORMS, Unusable, cupy_install, line, look_for_cupy, once, unknown
 
 VARIABLE = "DEVCONV_DEVICE"
 """The environment variable that overrides ``"auto"``."""
 
-_FORMS = (
-    '"auto", "cpu", "cuda", "cuda:1", or a library by name: "numpy", "cupy:0", "torch", '
-    '"torch:cuda:0", "jax", "jax:cuda:0", "array_api_strict"'
-)
 _KINDS = (
     _FLOATING := ("float16", "bfloat16", "float32", "float64"),
     _COMPLEX := ("complex64", "complex128"),
@@ -201,7 +194,7 @@ def device(spec: str | Device | Array = "auto") -> Device:
     if _array.is_array(spec):
         return device_of(spec)
     if not isinstance(spec, str):
-        raise InvalidType(f"device must be a string such as {_FORMS}, got {spec!r}")
+        raise InvalidType(f"device must be a string such as {FORMS}, got {spec!r}")
     return _automatic() if spec == "auto" else _named(spec, "asked for by name")
 
 
@@ -293,35 +286,6 @@ def _move(x: Array, goal: Device) -> Array:
     return x if _is_there(x, goal) else _array.move(x, goal.native)
 
 
-# Finding devices: each library's way to its own, and what to do where there is none.
-
-
-class _Unusable(Exception):  # an answer that is kept, shown to nobody as it is
-    """Why a device cannot be used, and what mends that."""
-
-    def __init__(self, why: str, fix: str) -> None:
-        super().__init__(why, fix)
-        self.why, self.fix = why, fix
-
-
-_answers: dict[str, Any] = {}
-_asking = threading.RLock()
-
-
-def _once(question: str, ask: Callable[[], T]) -> T:
-    """The answer of ``ask()``, asked the first time and kept, a refusal included."""
-    with _asking:
-        if question not in _answers:
-            try:
-                _answers[question] = ask()
-            except _Unusable as problem:
-                _answers[question] = _Unusable(problem.why, problem.fix)  # without its frames
-        answer = _answers[question]
-    if isinstance(answer, _Unusable):
-        raise _Unusable(answer.why, answer.fix)
-    return answer
-
-
 def _describe(library: str, native: Any, reason: str) -> Device:
     return Device(_array.spec_of(library, native), library, native, reason)
 
@@ -333,17 +297,17 @@ def _automatic() -> Device:
             return _named(wish, f"set by {VARIABLE}={wish}")
     try:
         return _first_gpu()
-    except _Unusable as problem:
+    except Unusable as problem:
         return _describe("numpy", "cpu", f"no usable GPU: {problem.why}; {problem.fix}")
 
 
 def _first_gpu() -> Device:
-    cupy, count = _once("cupy", _look_for_cupy)
-    problems: list[_Unusable] = []
+    cupy, count = once("cupy", look_for_cupy)
+    problems: list[Unusable] = []
     for index in range(count):
         try:
             name = _try_out(_describe("cupy", cupy.cuda.Device(index), "on trial"))
-        except _Unusable as problem:
+        except Unusable as problem:
             problems.append(problem)
             continue
         reason = f"the first usable GPU: {name}, through CuPy {cupy.__version__}"
@@ -354,164 +318,20 @@ def _first_gpu() -> Device:
 def _named(spec: str, reason: str) -> Device:
     head, _, place = spec.partition(":")
     library = {"cpu": "numpy", "cuda": "cupy"}.get(head, head)
-    if library not in _FIND or (":" in spec and not place):
-        raise _unknown(spec)
+    if library not in FIND or (":" in spec and not place):
+        raise unknown(spec)
     try:
-        found = _describe(library, _FIND[library](spec, place), reason)
+        found = _describe(library, FIND[library](spec, place), reason)
         if library != "array_api_strict" and not found.place.startswith("cpu"):
             _try_out(found)
-    except _Unusable as problem:
+    except Unusable as problem:
         raise InvalidValue(f'"{spec}" cannot be used: {problem.why}; {problem.fix}') from None
     return found
 
 
-def _unknown(spec: str) -> InvalidValue:
-    return InvalidValue(f'unknown device "{spec}", expected {_FORMS}')
-
-
-def _index(spec: str, text: str) -> int:
-    if text and not (text.isascii() and text.isdecimal()):
-        raise _unknown(spec)
-    return int(text or 0)
-
-
-def _no_such_index(spec: str, count: int, library: str) -> InvalidValue:
-    return InvalidValue(f'"{spec}" does not exist: {library} sees {count} of them, from 0 on')
-
-
-def _find_numpy(spec: str, place: str) -> Any:
-    if place:
-        raise _unknown(spec)
-    return "cpu"
-
-
-def _find_cupy(spec: str, place: str) -> Any:
-    index = _index(spec, place)
-    cupy, count = _once("cupy", _look_for_cupy)
-    if index >= count:
-        raise _no_such_index(spec, count, "CuPy")
-    return cupy.cuda.Device(index)
-
-
-def _find_torch(spec: str, place: str) -> Any:
-    torch = _import("torch", "pip install torch")
-    kind, _, number = place.partition(":")
-    index = _index(spec, number)
-    try:
-        native = torch.device(kind or "cpu", index)
-    except RuntimeError:
-        raise _unknown(spec) from None
-    if native.type == "cpu":
-        return torch.device("cpu")
-    count = getattr(getattr(torch, native.type, None), "device_count", lambda: 0)()
-    if not count:
-        why = f"PyTorch {torch.__version__} finds no {native.type} device"
-        if native.type == "cuda" and torch.version.cuda is None:
-            raise _Unusable(
-                f"{why} (built without CUDA)", "install a build with CUDA: pip install torch"
-            )
-        raise _Unusable(why, "install its driver, or use another device")
-    if index >= count:
-        raise _no_such_index(spec, count, "PyTorch")
-    return native
-
-
-def _find_jax(spec: str, place: str) -> Any:
-    jax = _import("jax", "pip install jax")
-    kind, _, number = place.partition(":")
-    index = _index(spec, number)
-    platform = {"": "cpu", "cuda": "gpu"}.get(kind, kind)
-    try:
-        found = {native.id: native for native in jax.local_devices(backend=platform)}
-    except Exception as error:
-        cuda = 'pip install "jax[cuda12]" or "jax[cuda13]"'
-        fix = cuda if platform == "gpu" else 'use "jax" or "jax:cuda:0"'
-        raise _Unusable(f"JAX {jax.__version__} has no such device ({_line(error)})", fix) from None
-    if not number:
-        return found[min(found)]
-    if index not in found:
-        raise _no_such_index(spec, len(found), "JAX")
-    return found[index]
-
-
-def _find_strict(spec: str, place: str) -> Any:
-    xp = _import("array_api_strict", "pip install array-api-strict")
-    natives = xp.__array_namespace_info__().devices()
-    for native in natives:
-        if _array.spec_of("array_api_strict", native).partition(":")[2] == place:
-            return native
-    names = ", ".join(f'"{_array.spec_of("array_api_strict", native)}"' for native in natives)
-    raise InvalidValue(f'unknown device "{spec}", array-api-strict has {names}')
-
-
-_FIND: dict[str, Callable[[str, str], Any]] = {
-    "numpy": _find_numpy,
-    "cupy": _find_cupy,
-    "torch": _find_torch,
-    "jax": _find_jax,
-    "array_api_strict": _find_strict,
-}
-
-
-def _import(library: str, install: str, mend: str = "") -> Any:
-    try:
-        return import_module(library)
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == library:
-            raise _Unusable(f"{NAMES[library]} is not installed", install) from None
-        why = f"{NAMES[library]} is installed but cannot be imported ({_line(error)})"
-        raise _Unusable(why, mend or f"mend that installation: {install}") from None
-
-
-def _look_for_cupy() -> tuple[Any, int]:
-    """CuPy and the number of GPUs it sees, before anything has run on one."""
-    wheels, install = _cupy_wheels(), _cupy_install()
-    mend = f"pip uninstall {' '.join(wheels) or 'cupy'}, then {install}"
-    if wheels:  # recorded, but not importable: another wheel took the files they share along
-        install = f"only the record of {' and '.join(wheels)} is left: {mend}"
-    cupy = _import("cupy", install, mend)
-    try:
-        if cupy.is_available():
-            return cupy, cupy.cuda.runtime.getDeviceCount()
-        title, problem = f"CuPy {cupy.__version__}", _why_no_gpu(cupy.cuda.runtime)
-    except Exception as error:
-        raise _Unusable(f"CuPy is installed but broken ({_line(error)})", mend) from None
-    raise _Unusable(
-        f"{title} is installed, but CUDA finds no GPU ({problem})",
-        "install or update the NVIDIA driver (nvidia-smi lists the GPUs it sees)",
-    )
-
-
-def _why_no_gpu(runtime: Any) -> str:
-    try:
-        if runtime.driverGetVersion() == 0:
-            return "no NVIDIA driver"
-        return f"the driver shows {runtime.getDeviceCount()}"
-    except Exception as error:
-        return _line(error)
-
-
-def _cupy_wheels() -> list[str]:
-    """The CuPy wheels that pip has a record of."""
-    found = []
-    for wheel in ("cupy-cuda12x", "cupy-cuda13x"):
-        with suppress(metadata.PackageNotFoundError):
-            metadata.distribution(wheel)
-            found.append(wheel)
-    return found
-
-
-def _cupy_install() -> str:
-    for wheel in _cupy_wheels():
-        return f'pip install "devconv[{wheel[5:-1]}]"'
-    return (
-        'pip install "devconv[cuda12]" or "devconv[cuda13]", as nvidia-smi shows the CUDA version'
-    )
-
-
 def _try_out(candidate: Device) -> str:
     """The name of a GPU on which a first kernel and a matrix product came out right."""
-    return _once(candidate.spec, lambda: _compute_on(candidate))
+    return once(candidate.spec, lambda: _compute_on(candidate))
 
 
 _CHECK = "check the GPU and its driver (nvidia-smi)"
@@ -527,12 +347,12 @@ def _compute_on(candidate: Device) -> str:
         first, second = _array.to_numpy(y), _array.to_numpy(z)
         name = _name_of(candidate)
     except Exception as error:
-        why = f"a first computation on {candidate} failed ({_line(error)})"
-        libraries = f"install the CUDA libraries with it: {_cupy_install()}"
-        raise _Unusable(why, libraries if candidate.library == "cupy" else _CHECK) from None
+        why = f"a first computation on {candidate} failed ({line(error)})"
+        libraries = f"install the CUDA libraries with it: {cupy_install()}"
+        raise Unusable(why, libraries if candidate.library == "cupy" else _CHECK) from None
     expected = host * 2.0 + 1.0
     if not (np.array_equal(first, expected) and np.array_equal(second, host @ expected)):
-        raise _Unusable(f"a first computation on {candidate} gave wrong numbers", _CHECK)
+        raise Unusable(f"a first computation on {candidate} gave wrong numbers", _CHECK)
     return name
 
 
@@ -541,11 +361,3 @@ def _name_of(candidate: Device) -> str:
         return str(candidate)
     properties = import_module("cupy").cuda.runtime.getDeviceProperties(candidate.native.id)
     return str(properties["name"].decode())
-
-
-def _line(error: Exception) -> str:
-    """An exception in one line; of CuPy's page about a failed import only the cause."""
-    text = str(error).rpartition("Original error:")[2]
-    text = " ".join(text.replace("=" * 8, "").split())
-    text = text if len(text) <= 160 else f"{text[:157]}..."
-    return text if text.startswith(type(error).__name__) else f"{type(error).__name__}: {text}"

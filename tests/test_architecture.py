@@ -19,6 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # Each room may use its own group and the groups before it.
 ORDER = (
     ("_array", "_check"),
+    ("_detect",),
     ("device", "random"),
     ("_fast",),
     ("functional",),
@@ -35,6 +36,7 @@ LIBRARIES = ("numpy", "cupy", "torch", "jax")
 MAY_NAME_A_LIBRARY = {
     "_array",
     "_fast",
+    "_detect",
     "device",
     "initializers",
     "checkpoint",

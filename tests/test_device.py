@@ -21,6 +21,7 @@ from devconv import _array
 from devconv._check import InvalidType, InvalidValue
 
 room = importlib.import_module("devconv.device")  # the attribute dc.device is the function
+finding = importlib.import_module("devconv._detect")
 
 ROOT = Path(__file__).parents[1]
 INSTALL = 'pip install "devconv[cuda12]" or "devconv[cuda13]", as nvidia-smi shows the CUDA version'
@@ -54,7 +55,7 @@ DTYPES = (
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Each test asks for devices anew, whatever the environment says."""
-    monkeypatch.setattr(room, "_answers", {})
+    monkeypatch.setattr(finding, "_answers", {})
     monkeypatch.delenv("DEVCONV_DEVICE", raising=False)
 
 
@@ -376,7 +377,7 @@ def test_auto_when_half_of_cupy_is_left(monkeypatch, cupy, broken):
         def fail(name):
             raise ImportError(banner)
 
-        monkeypatch.setattr(room, "import_module", fail)
+        monkeypatch.setattr(finding, "import_module", fail)
         expected = "CuPy is installed but cannot be imported (ImportError: libcuda); pip uninst"
     d = dc.device("auto")
     assert d.spec == "cpu"
@@ -507,10 +508,10 @@ def test_a_gpu_that_does_not_exist(cupy):
 
 def test_what_to_install_follows_the_wheel_that_is_there(monkeypatch):
     wheels(monkeypatch)
-    assert room._cupy_install() == INSTALL
+    assert finding.cupy_install() == INSTALL
     for cuda in ("cuda12", "cuda13"):
         wheels(monkeypatch, f"cupy-{cuda}x")
-        assert room._cupy_install() == f'pip install "devconv[{cuda}]"'
+        assert finding.cupy_install() == f'pip install "devconv[{cuda}]"'
 
 
 def test_two_wheels_one_of_them_removed(monkeypatch, no_cupy):
@@ -544,7 +545,7 @@ def test_a_library_that_cannot_be_imported(monkeypatch, error):
     def fail(name):
         raise error
 
-    monkeypatch.setattr(room, "import_module", fail)
+    monkeypatch.setattr(finding, "import_module", fail)
     expected = rf"PyTorch is installed but cannot be imported \({type(error).__name__}: {error}\)"
     with pytest.raises(InvalidValue, match=f'"torch" cannot be used: {expected}; mend that'):
         dc.device("torch")

@@ -143,7 +143,10 @@ def test_digits_can_be_stopped_and_resumed(spec, tmp_path):
         check=False,
     )
     assert stopped.returncode == 130
-    assert stopped.stdout.splitlines()[-1] == "stopped; --resume continues after the last complete epoch"
+    assert (
+        stopped.stdout.splitlines()[-1]
+        == "stopped; --resume continues after the last complete epoch"
+    )
     resumed = run("train_digits", "--device", spec, "--epochs", "2", "--out", part, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed after epoch 1" in resumed.stdout

@@ -99,8 +99,8 @@ class CrossEntropyLoss(Loss):
 
     >>> import numpy as np
     >>> loss = CrossEntropyLoss(label_smoothing=0.1)
-    >>> loss(np.zeros((1, 2)), np.asarray([1])).round(6)
-    array(0.693147)
+    >>> float(loss(np.zeros((1, 2)), np.asarray([1])).round(6))
+    0.693147
     """
 
     operation = functional.cross_entropy

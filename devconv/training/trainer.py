@@ -183,7 +183,9 @@ class Trainer:
             ValueError: a file that is missing, truncated or of another model; the trainer is
                 as it was then.
         """
-        progress = checkpoint.load_training(path, self.model, self.optimizer)
+        progress = checkpoint.load_training(
+            path, self.model, self.optimizer, needs=("epoch", "history")
+        )
         self.epoch, self.history = progress["epoch"], History(progress["history"])
 
     def _moved(self, batch: tuple[Any, ...]) -> list[Array]:

@@ -23,9 +23,7 @@ from tests.cases.case import Case
 
 CASES = collect()
 EAGER = [b for b in backends.usable().values() if b.name != "jax"]
-HALVES = [
-    (b, d) for b in backends.usable().values() for d in DTYPES[b.name] if d in _array.HALF
-]
+HALVES = [(b, d) for b in backends.usable().values() for d in DTYPES[b.name] if d in _array.HALF]
 EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 SHARED = ("weight", "bias", "pos_weight")  # arguments without a batch of their own
 

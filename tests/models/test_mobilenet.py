@@ -131,9 +131,7 @@ def test_block_as_torch(
 def test_network_as_torch(training: bool) -> None:
     nn = pytest.importorskip("torch").nn
     features = nn.Sequential(
-        nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6()
-        ),
+        nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6()),
         torch_block(8, 8, 1, 1),
         torch_block(8, 8, 2, 6),
         torch_block(8, 8, 1, 6),
