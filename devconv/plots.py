@@ -77,7 +77,7 @@ def filters(kernels: Mapping[str, Array], path: str | os.PathLike[str]) -> None:
         ImportError: without matplotlib.
     """
     banks = {title: _array.to_numpy(w) for title, w in kernels.items()}
-    if not banks or any(bank.ndim != 4 for bank in banks.values()):
+    if not banks or any(bank.ndim != 4 or 0 in bank.shape for bank in banks.values()):
         shapes = {title: bank.shape for title, bank in banks.items()}
         raise InvalidValue(
             f"filters: kernels must be weights (C_out, C_in, height, width), got {shapes}"

@@ -46,21 +46,21 @@ def loss_of(x, kernel, target):
 
 
 def summed_by_hand(image: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """dL/dW[k, l] = sum over all four positions of 2/4 · error[i, j] · image[i + k, j + l]."""
+    """dL/dW[k, m] = sum over all four positions of 2/4 · error[i, j] · image[i + k, j + m]."""
     gradient = np.zeros((2, 2))
-    for k, l, i, j in itertools.product(range(2), repeat=4):
-        gradient[k, l] += 2 / 4 * error[i, j] * image[i + k, j + l]
+    for k, m, i, j in itertools.product(range(2), repeat=4):
+        gradient[k, m] += 2 / 4 * error[i, j] * image[i + k, j + m]
     return gradient
 
 
 def nudged(x, kernel, target, device: dc.Device, amount: float = 1e-5) -> np.ndarray:
     """Change one weight a little and look at the loss: a central difference for each."""
     gradient, start = np.zeros((2, 2)), dc.to_numpy(kernel)
-    for k, l in itertools.product(range(2), repeat=2):
+    for k, m in itertools.product(range(2), repeat=2):
         step = np.zeros_like(start)
-        step[0, 0, k, l] = amount
+        step[0, 0, k, m] = amount
         up, down = (device.asarray(start + sign * step) for sign in (1.0, -1.0))
-        gradient[k, l] = (loss_of(x, up, target) - loss_of(x, down, target)) / (2 * amount)
+        gradient[k, m] = (loss_of(x, up, target) - loss_of(x, down, target)) / (2 * amount)
     return gradient
 
 

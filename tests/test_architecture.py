@@ -52,6 +52,7 @@ MIRRORLESS = {
     "test_capabilities.py",
     "test_docs.py",
     "test_examples.py",
+    "test_init.py",
     "test_readme.py",
     "test_seeds.py",
     "functional/test_operations.py",

@@ -70,7 +70,9 @@ def route(primitive: str, x: Array) -> Route | None:
 def convolution(primitive: str, x: Array, weight: Array, windows: Any) -> Route | None:
     """The quicker route through a whole convolution, where it says the same for these arrays."""
     found = route(primitive, x)
-    if found is not None and _SUITS[library(array_namespace(x))](x, weight, windows):
+    if found is None or not windows.is_whole:  # a library works the number of windows out itself
+        return None
+    if _SUITS[library(array_namespace(x))](x, weight, windows):
         return found
     return None
 

@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 from devconv._array import Array
-from devconv._fast.plan import Plan
 from devconv._check import Shape
+from devconv._fast.plan import Plan
 from devconv._fast.strides import layout
 
 

@@ -51,7 +51,11 @@ def contraction(weight: Array, groups: int) -> Contraction:
 
 
 class Product:
-    """Windows as the rows of a matrix, one 2-D product per group of channels."""
+    """Windows as the rows of a matrix, and one product; with groups, a stack of products.
+
+    A matrix of columns is ``(windows, taps · C)``, the kernel's ``(taps · C, O)``. With groups
+    each has the groups in front and ``C / G`` and ``O / G`` in place of ``C`` and ``O``.
+    """
 
     def __init__(self, weight: Array, groups: int) -> None:
         xp = _array.array_namespace(weight)
@@ -61,60 +65,56 @@ class Product:
         self.taps = math.prod(kernel)
         self.bytes_per_window = self.taps * c * groups * max(4, _itemsize(weight))
         grouped = xp.reshape(_array.widen(weight), (groups, o // groups, c, self.taps))
-        ordered = xp.permute_dims(grouped, (0, 3, 2, 1))  # (G, taps, c, o/G)
-        self.matrices = xp.reshape(ordered, (groups, self.taps * c, o // groups))
+        ordered = xp.permute_dims(grouped, (0, 3, 2, 1))  # (G, taps, C/G, O/G)
+        self.matrix = xp.reshape(ordered, self._stacked(self.taps * c, o // groups))
 
-    def _columns(self, slab: Array, w: Windows) -> list[Array]:
-        """Per group, the windows as a matrix ``(windows, taps · C/G)``."""
-        xp = _array.array_namespace(slab)
-        rows = slab.shape[0] * math.prod(w.out)
-        c, width = self.shape[1], self.taps * self.shape[1]
-        if w.is_pointwise:
-            flat = xp.reshape(slab, (rows, 1, self.groups * c))
-        elif self.groups == 1:
-            return [_array.widen(xp.reshape(take(slab, w), (rows, width)))]
-        else:
-            flat = xp.reshape(take(slab, w), (rows, self.taps, self.groups * c))
-        return [
-            _array.widen(xp.reshape(flat[:, :, g * c : (g + 1) * c], (rows, width)))
-            for g in range(self.groups)
-        ]
+    def _stacked(self, *shape: int) -> Shape:
+        return shape if self.groups == 1 else (self.groups, *shape)
 
-    def _by_group(self, dy: Array) -> list[Array]:
-        """Per group, ``dy`` as a matrix ``(windows, O/G)``."""
-        xp = _array.array_namespace(dy)
-        o = self.shape[0]
-        flat = _array.widen(xp.reshape(dy, (math.prod(dy.shape[:-1]), o)))
-        size = o // self.groups
-        if self.groups == 1:
-            return [flat]
-        return [flat[:, g * size : (g + 1) * size] for g in range(self.groups)]
+    def _columns(self, slab: Array, w: Windows) -> Array:
+        """The windows of a slab as rows: ``(windows, taps · C)``."""
+        windows = slab if w.is_pointwise else take(slab, w)
+        return self._rows(windows, slab.shape[0] * math.prod(w.out), self.taps, self.shape[1])
+
+    def _rows(self, x: Array, rows: int, taps: int, channels: int) -> Array:
+        """``(rows, taps · channels)``, the groups of channels in front if there are any."""
+        xp = _array.array_namespace(x)
+        if self.groups > 1:
+            split = xp.reshape(x, (rows, taps, self.groups, channels))
+            x = xp.permute_dims(split, (2, 0, 1, 3))
+        return _array.widen(xp.reshape(x, self._stacked(rows, taps * channels)))
+
+    def _image(self, rows: Array, shape: Shape, channels: int) -> Array:
+        """The rows as ``(*shape, channels)``: the adjoint of :meth:`_rows`."""
+        xp = _array.array_namespace(rows)
+        if self.groups > 1:
+            taps = rows.shape[-1] * self.groups // channels
+            split = (self.groups, rows.shape[1], taps, channels // self.groups)
+            rows = xp.permute_dims(xp.reshape(rows, split), (1, 2, 0, 3))
+        return xp.reshape(rows, (*shape, channels))
+
+    def _dy(self, dy: Array) -> Array:
+        """``dy`` as rows: ``(windows, O)``."""
+        return self._rows(dy, math.prod(dy.shape[:-1]), 1, self.shape[0] // self.groups)
 
     def forward(self, slab: Array, w: Windows) -> Array:
-        xp = _array.array_namespace(slab)
-        products = [
-            columns @ self.matrices[g, ...]  # (windows, taps·C/G) (taps·C/G, O/G)
-            for g, columns in enumerate(self._columns(slab, w))
-        ]
-        y = products[0] if self.groups == 1 else xp.concat(products, axis=1)
-        return xp.reshape(y, (slab.shape[0], *w.out, self.shape[0]))
+        """See :class:`Contraction`."""
+        y = self._columns(slab, w) @ self.matrix  # (windows, taps·C) (taps·C, O)
+        return self._image(y, (slab.shape[0], *w.out), self.shape[0])
 
     def to_input(self, dy: Array, w: Windows) -> Array:
-        xp = _array.array_namespace(dy)
-        n, c = dy.shape[0], self.shape[1]
-        columns = [
-            xp.reshape(part @ self.matrices[g, ...].T, (n, *w.out, self.taps, c))
-            for g, part in enumerate(self._by_group(dy))  # (windows, O/G) (O/G, taps·C/G)
-        ]
-        whole = columns[0] if self.groups == 1 else xp.concat(columns, axis=-1)
-        return put((whole[..., t, :] for t in range(self.taps)), w, like=whole)
+        """See :class:`Contraction`."""
+        columns = self._dy(dy) @ _transposed(self.matrix)  # (windows, O) (O, taps·C)
+        shape = (dy.shape[0], *w.out, self.taps)
+        windows = self._image(columns, shape, self.shape[1] * self.groups)
+        return put((windows[..., t, :] for t in range(self.taps)), w, like=windows)
 
     def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
-        xp = _array.array_namespace(slab)
-        pairs = zip(self._columns(slab, w), self._by_group(dy), strict=True)
-        return xp.stack([columns.T @ part for columns, part in pairs])  # (G, taps·C/G, O/G)
+        """See :class:`Contraction`."""
+        return _transposed(self._columns(slab, w)) @ self._dy(dy)  # (taps·C, windows) (windows, O)
 
     def kernel_shaped(self, share: Array) -> Array:
+        """See :class:`Contraction`."""
         xp = _array.array_namespace(share)
         o, c, *_ = self.shape
         split = xp.reshape(share, (self.groups, self.taps, c, o // self.groups))
@@ -148,6 +148,7 @@ class Depthwise:
         return _array.widen(xp.reshape(dy, (*dy.shape[:-1], self.channels, self.multiple)))
 
     def forward(self, slab: Array, w: Windows) -> Array:
+        """See :class:`Contraction`."""
         xp = _array.array_namespace(slab)
         total = None
         for t, pixels in enumerate(self._taps(slab, w)):
@@ -156,19 +157,26 @@ class Depthwise:
         return xp.reshape(total, (slab.shape[0], *w.out, self.shape[0]))
 
     def to_input(self, dy: Array, w: Windows) -> Array:
+        """See :class:`Contraction`."""
         xp = _array.array_namespace(dy)
         dy = self._split(dy)
         shares = (xp.sum(dy * self.kernel[t, ...], axis=-1) for t in range(self.taps))
         return put(shares, w, like=dy[..., 0])
 
     def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
+        """See :class:`Contraction`."""
         xp = _array.array_namespace(slab)
         dy, axes = self._split(dy), tuple(range(1 + len(w.out)))
         return xp.stack([xp.sum(pixels * dy, axis=axes) for pixels in self._taps(slab, w)])
 
     def kernel_shaped(self, share: Array) -> Array:
+        """See :class:`Contraction`."""
         xp = _array.array_namespace(share)
         return xp.reshape(xp.permute_dims(share, (1, 2, 0)), self.shape)
+
+
+def _transposed(matrix: Array) -> Array:
+    return _array.array_namespace(matrix).matrix_transpose(matrix)
 
 
 def _itemsize(x: Array) -> int:

@@ -45,7 +45,8 @@ def conv(
 ) -> tuple[Array, Pullback]:
     """Convolve images with a bank of filters, in any number of spatial dimensions.
 
-    ``y[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] · x[n, c, p·stride + k·dilation - before]``
+    ``y[n, o, p] = bias[o] + sum over c, k of weight[o, c, k] · x[n, c, q]`` with
+    ``q = p·stride + k·dilation - before``.
 
     Args:
         x: images ``(N, C, *spatial)``.

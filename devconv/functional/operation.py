@@ -245,7 +245,14 @@ def differentiable(
 ) -> Callable[[Callable[P, tuple[Any, Pullback]]], Operation[P]]: ...
 
 
-def differentiable(function: Any = None, /, **roles: Any) -> Any:
+def differentiable(
+    function: Any = None,
+    /,
+    *,
+    integers: Sequence[str] = (),
+    constants: Sequence[str] = (),
+    statistics: Sequence[str] = (),
+) -> Any:
     """Make an :class:`Operation` of a function that returns ``(y, pullback)``.
 
     The function's arrays are positional-only, its options keyword-only. Before it runs, its
@@ -269,5 +276,5 @@ def differentiable(function: Any = None, /, **roles: Any) -> Any:
     (array([9.]), (array([6.]),))
     """
     if function is None:
-        return lambda f: Operation(f, **roles)
-    return Operation(function, **roles)
+        return lambda f: Operation(f, integers=integers, constants=constants, statistics=statistics)
+    return Operation(function)

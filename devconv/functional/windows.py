@@ -74,6 +74,14 @@ class Windows:
         return any(before or after for before, _, after in self.edges)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether these are all the windows that fit, as :func:`plan` lays them (no ``ceil_mode``).
+
+        A transposed convolution may leave more than a stride of its image unread.
+        """
+        return self == plan(self.size, self.kernel, self.stride, self.padding, self.dilation)
+
+    @property
     def is_pointwise(self) -> bool:
         """Whether the windows are the pixels of the slab, each once (a 1x1 convolution)."""
         return self.taps == 1 and all(s == 1 for s in self.stride)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from devconv import _check, functional
-from devconv._check import InvalidType, located
+from devconv._check import InvalidType, InvalidValue, located, show
 from devconv.functional.activation.gates import halved
 from devconv.functional.activation.rectifiers import slopes_shape
 from devconv.functional.activation.softmaxes import axis_of
@@ -232,6 +232,8 @@ class GLU(OperationLayer):
     def infer(self, trace: Trace, shape: InputShape) -> InputShape:
         """The input's shape with half the entries along the axis."""
         axis, half = halved(sized(shape), self.axis)
+        if axis == 0:
+            raise InvalidValue(f"axis {self.axis} of x {show(shape)} is the batch; halve another")
         return (*shape[:axis], half, *shape[axis + 1 :])
 
 
