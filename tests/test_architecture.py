@@ -56,6 +56,7 @@ MIRRORLESS = {
     "test_readme.py",
     "test_seeds.py",
     "functional/test_operations.py",
+    "layers/test_catalogue.py",
 }
 
 

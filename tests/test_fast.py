@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import subprocess
@@ -71,6 +72,20 @@ def check_convolution(backend: Backend) -> None:
                     plain = backend.to_numpy(call())
                 assert quick.shape == plain.shape
                 np.testing.assert_allclose(quick, plain, rtol=0, atol=1e-12 * np.abs(plain).max())
+
+
+def test_a_plan_with_fewer_windows_than_fit_is_left_to_the_written_once_route() -> None:
+    """As a transposed convolution with a large output_padding has."""
+    x, weight = np.ones((1, 6, 1)), np.ones((1, 1, 2))
+    full = plan((6,), (2,), (1,), ((0, 0),), (1,))
+    fewer = dataclasses.replace(full, out=(3,))
+    for name in ("torch", "jax"):
+        backend = backends.get(name)
+        for primitive in ("correlate", "input_cotangent", "kernel_cotangent"):
+            a, k = backend.asarray(x), backend.asarray(weight)
+            with generic(False):
+                assert _fast.convolution(primitive, a, k, full) is not None
+                assert _fast.convolution(primitive, a, k, fewer) is None
 
 
 def check_each(backend: Backend) -> None:

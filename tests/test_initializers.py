@@ -147,9 +147,7 @@ def test_by_name(name: str) -> None:
 def test_by_function() -> None:
     own = lambda rng, shape, fans: rng.random(shape)  # noqa: E731
     assert initializer("weight_init", own) is own
-    with pytest.raises(
-        InvalidValue, match=r"weight_init must be one of 'zeros', .*, got 'kaiming'"
-    ):
+    with pytest.raises(InvalidValue, match=r"weight_init must be one of 'zeros', .*, got 'k"):
         initializer("weight_init", "kaiming")
     with pytest.raises(InvalidType, match=r"bias_init must be the name .* \(rng, shape, fans\)"):
         initializer("bias_init", 0)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from typing import Any
 
 from devconv._array import Array, array_namespace, library
 from devconv._fast import cupy, jax, numpy, torch
+from devconv._fast.plan import Plan, is_full
 
 Route = Callable[..., Any]
 
@@ -67,7 +68,7 @@ def route(primitive: str, x: Array) -> Route | None:
     return TABLE.get((primitive, library(array_namespace(x))))
 
 
-def convolution(primitive: str, x: Array, weight: Array, windows: Any) -> Route | None:
+def convolution(primitive: str, x: Array, weight: Array, windows: Plan) -> Route | None:
     """The quicker route through a whole convolution, where it says the same for these arrays."""
     found = route(primitive, x)
     if found is None or not windows.is_whole:  # a library works the number of windows out itself

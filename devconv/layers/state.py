@@ -53,7 +53,7 @@ def match(
                 _check(alias, given[alias], wanted, dtype, cast=cast)
             arrays[name] = given[present[0]]
         matched.append((layer, declared, arrays))
-    unknown = [name for name in given if name not in used]
+    unknown = sorted(given.keys() - used)
     faults = [_listed("missing", missing), _listed("unknown", unknown)]
     if any(faults):
         raise InvalidValue(

@@ -43,7 +43,6 @@ def lenet5(num_classes: int = 10, in_channels: int = 1, *, padding: int = 0) -> 
     >>> lenet5(padding=2).output_shape((1, 28, 28))
     (10,)
     """
-
     conv = partial(Conv2d, kernel_size=5, activation="tanh", weight_init="lecun_normal")
     dense = partial(Dense, activation="tanh", weight_init="lecun_normal")
     return Sequential(

@@ -331,7 +331,7 @@ def test_written_once_route_agrees(case: Case, backend: Backend) -> None:
 
 
 @cases()
-@pytest.mark.parametrize("backend", EAGER, ids=str)
+@pytest.mark.parametrize("backend", [b for b in EAGER if b.name != "torch"], ids=str)
 def test_tiles_of_one_row_agree(
     case: Case, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

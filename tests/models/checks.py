@@ -134,9 +134,44 @@ def assert_stays_float32(model: dc.Layer, shape: Shape) -> None:
 
 
 def assert_compiles(model: dc.Layer, shape: Shape) -> None:
-    """``torch.compile`` traces the inference pass whole, and its graph gives the same."""
+    """``torch.compile`` takes the inference pass as one graph, which gives the same.
+
+    ``make_fx`` records the graph. Left to read Python itself, ``torch.compile`` breaks it in many
+    pieces: right too, but slow to make.
+    """
+    torch = pytest.importorskip("torch")
+    arguments, (x, _) = on_torch(model, shape)
+    compiled = torch.compile(
+        recorded(dc.pure(model), *arguments, x), backend="eager", fullgraph=True
+    )
+    torch.testing.assert_close(compiled(*arguments, x), model(x), rtol=0.0, atol=1e-6)
+
+
+def assert_step_compiles(model: dc.Layer, shape: Shape) -> None:
+    """``torch.compile`` takes a whole training step as one graph, which gives the same."""
+    torch = pytest.importorskip("torch")
+    arguments, (x, target) = on_torch(model, shape)
+    key = dc.random.key(3, like=x)
+    loss_and_grads = dc.value_and_grad(dc.pure(model), cross_entropy)
+
+    def step(*arrays: Any) -> Any:
+        return loss_and_grads(*arrays[:-1], key=arrays[-1])
+
+    everything = (*arguments, x, target, key)
+    graph = recorded(step, *everything)
+    compiled = torch.compile(graph, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*everything), step(*everything), rtol=0.0, atol=1e-6)
+
+
+def on_torch(model: dc.Layer, shape: Shape) -> Any:
+    """A model's arrays, and a batch, as PyTorch tensors."""
     torch = pytest.importorskip("torch")
     model.build().to("torch")
-    x = torch.from_numpy(batch(shape, "float32")[0])
-    compiled = torch.compile(model.__call__, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), model(x))
+    images_and_labels = [torch.from_numpy(array) for array in batch(shape, "float32")]
+    return (dict(model.parameters), dict(model.buffers)), images_and_labels
+
+
+def recorded(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The graph of all that a function does to PyTorch tensors, of which it sees no value."""
+    make_fx = pytest.importorskip("torch.fx.experimental.proxy_tensor").make_fx
+    return make_fx(function, tracing_mode="fake")(*arguments)

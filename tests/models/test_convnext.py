@@ -182,6 +182,11 @@ def test_torch_compile() -> None:
 
 
 @pytest.mark.slow
+def test_a_step_under_torch_compile() -> None:
+    checks.assert_step_compiles(tiny(), (3, 32, 32))
+
+
+@pytest.mark.slow
 def test_the_whole_learns() -> None:
     checks.assert_learns(convnext_tiny(checks.CLASSES), (3, 32, 32), lr=0.001)
 

@@ -83,3 +83,8 @@ def test_no_float64_is_made() -> None:
 
 def test_torch_compile() -> None:
     checks.assert_compiles(lenet5(checks.CLASSES), (1, 32, 32))
+
+
+@pytest.mark.slow
+def test_a_step_under_torch_compile() -> None:
+    checks.assert_step_compiles(lenet5(checks.CLASSES), (1, 32, 32))

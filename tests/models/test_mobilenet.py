@@ -163,5 +163,10 @@ def test_torch_compile() -> None:
 
 
 @pytest.mark.slow
+def test_a_step_under_torch_compile() -> None:
+    checks.assert_step_compiles(tiny(), (3, 16, 16))
+
+
+@pytest.mark.slow
 def test_the_whole_under_jit() -> None:
     checks.assert_jit_equals_eager(mobilenet_v2(checks.CLASSES), (3, 32, 32))

@@ -244,6 +244,12 @@ def test_torch_compile(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_under_torch_compile(kind: str) -> None:
+    checks.assert_step_compiles(tiny(kind), (3, 32, 32))
+
+
+@pytest.mark.slow
 @EACH
 def test_the_whole_under_jit(make: Callable[..., Sequential]) -> None:
     checks.assert_jit_equals_eager(make(checks.CLASSES), (3, 32, 32))

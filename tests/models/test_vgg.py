@@ -149,6 +149,11 @@ def test_torch_compile() -> None:
 
 
 @pytest.mark.slow
+def test_a_step_under_torch_compile() -> None:
+    checks.assert_step_compiles(tiny(), (3, 16, 16))
+
+
+@pytest.mark.slow
 def test_the_small_one_under_jit() -> None:
     checks.assert_jit_equals_eager(vgg_small(checks.CLASSES), (3, 32, 32))
 
