@@ -20,7 +20,7 @@ from typing import Any
 
 from devconv._array import Array, array_namespace, library
 from devconv._fast import cupy, jax, numpy, torch
-from devconv._fast.plan import Plan, is_full
+from devconv._fast.plan import Plan
 
 Route = Callable[..., Any]
 

@@ -36,12 +36,6 @@ class Plan(Protocol):
         ...
 
     @property
-    def out(self) -> Shape:
-        """How many windows there are."""
+    def is_whole(self) -> bool:
+        """Whether there are as many windows as fit, which is what other libraries assume."""
         ...
-
-
-def is_full(w: Plan) -> bool:
-    """Whether there are as many windows as fit, which is what other libraries assume."""
-    axes = zip(w.size, w.kernel, w.stride, w.padding, w.dilation, w.out, strict=True)
-    return all(o == (n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d, o in axes)

@@ -61,7 +61,13 @@ class Optimizer:
             grads: gradients of some or all of them.
             state: what the previous update returned; ``{}`` at first.
             step: which step this is, from 1; an int or a 0-d array.
+
+        Raises:
+            ValueError: an unknown name, another shape, another device.
+            TypeError: another dtype or library.
         """
+        with located(type(self).__name__):
+            _check_grads(parameters, grads)
         new_parameters = dict(parameters)
         new_state: State = {kind: dict(state.get(kind, {})) for kind in self.moments}
         for name, grad in grads.items():
@@ -88,8 +94,6 @@ class Optimizer:
             TypeError: another dtype or library. Nothing has changed then.
         """
         parameters = self.model.parameters
-        with located(type(self).__name__):
-            _check_grads(parameters, grads)
         state = {
             kind: {name: _beside(moment, parameters[name]) for name, moment in moments.items()}
             for kind, moments in self.state.items()

@@ -75,6 +75,16 @@ def test_one_entry_for_each_argument_handed_in() -> None:
     assert F.conv.vjp(X, W, None)[1](np.ones((2, 4, 3, 3)))[2] is None
 
 
+def test_what_was_left_out_has_no_cotangent() -> None:
+    @differentiable
+    def eager(x: Any, y: Any = None, /) -> Any:
+        return x, lambda dy: (dy, dy)
+
+    x = np.ones(2)
+    assert eager.vjp(x, None)[1](x)[1] is None
+    assert len(eager.vjp(x)[1](x)) == 1
+
+
 def test_a_tuple_leads_with_the_differentiable_output() -> None:
     (y, note), pullback = halves.vjp(np.asarray([4.0]))
     assert note == "a half"
