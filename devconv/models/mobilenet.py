@@ -135,7 +135,7 @@ def mobilenet_v2(
 def rounded(channels: float, step: int = 8) -> int:
     """The nearest multiple of ``step``, unless that is 10 % less.
 
-    >>> rounded(24 * 0.35), rounded(32 * 0.35), rounded(11)
+    >>> rounded(8.8), rounded(9), rounded(12)
     (8, 16, 16)
     """
     nearest = max(step, int(channels + step / 2) // step * step)

@@ -12,13 +12,14 @@ from devconv._check import InvalidType, InvalidValue
 from devconv.functional import mse_loss
 from tests import backends
 from tests.backends import Backend
-from tests.toys import assert_close, assert_equal, bindings, gradients, line, place, unchanged
+from tests.toys import assert_close, assert_equal, gradients, line, place, unchanged
 
 KINDS = {
     "sgd": lambda model: dc.optim.SGD(model, lr=0.05, momentum=0.9, weight_decay=0.01),
     "adam": lambda model: dc.optim.Adam(model, lr=0.05),
     "adamw": lambda model: dc.optim.AdamW(model, lr=0.05),
 }
+HALVES = [(b, d) for b in backends.usable().values() for d in ("float16", "bfloat16") if b.has(d)]
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=list(KINDS))
 
 
@@ -192,6 +193,8 @@ def test_step_refuses_and_changes_nothing(edit: Any, error: type, message: str, 
     before = kept(optimizer)
     with unchanged(model), pytest.raises(error, match=f"^{type(optimizer).__name__}: {message}"):
         optimizer.step(edit(grads))
+    with pytest.raises(error, match=f"^{type(optimizer).__name__}: {message}"):
+        optimizer.update(model.parameters, edit(grads), optimizer.state, 2)
     after = kept(optimizer)
     assert after[1:] == before[1:]
     assert all(after[0][name] is array for name, array in before[0].items())
@@ -227,13 +230,11 @@ def test_moments_follow_the_model(backend: Backend, make: Any) -> None:
 
 
 @kinds
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("backend", "dtype"), HALVES, ids=str)
 def test_half_precision_keeps_its_moments_in_float32(
     backend: Backend, dtype: str, make: Any
 ) -> None:
-    """A gradient of 0 beside an ``eps`` that float16 does not have gave NaN."""
-    if not backend.has(dtype):
-        pytest.skip(f"{backend} has no {dtype}")
+    """A gradient of 0 beside an ``eps`` that float16 does not have would be NaN."""
     model = model_of(backend, dtype)
     optimizer = make(model)
     names = list(model.parameters)
@@ -347,9 +348,6 @@ def test_before_the_shapes_are_known_there_is_no_step() -> None:
 
 def test_a_kind_of_optimizer_defines_its_rule() -> None:
     model = dc.Dense(2, 1).build()
-    before = bindings(model)
-    with pytest.raises(NotImplementedError, match="Optimizer does not define rule"):
-        dc.optim.Optimizer(model, 0.1).step(ones(model))
-    assert all(
-        a[1]["_arrays"] is b[1]["_arrays"] for a, b in zip(before, bindings(model), strict=1)
-    )
+    grads = ones(model)
+    with unchanged(model), pytest.raises(NotImplementedError, match="Optimizer does not define ru"):
+        dc.optim.Optimizer(model, 0.1).step(grads)
