@@ -49,6 +49,7 @@ MAY_NAME_A_LIBRARY = {
 
 MIRRORLESS = {
     "test_architecture.py",
+    "test_backends.py",
     "test_capabilities.py",
     "test_docs.py",
     "test_examples.py",

@@ -13,6 +13,7 @@ from devconv._check import InvalidType, InvalidValue
 from devconv.initializers import (
     BY_NAME,
     Constant,
+    Normal,
     Orthogonal,
     VarianceScaling,
     fans,
@@ -61,6 +62,14 @@ def test_modes_of_variance_scaling() -> None:
     for mode, fan in (("fan_in", 400), ("fan_out", 100), ("fan_avg", 250)):
         drawn = draw(VarianceScaling(3.0, mode, "normal"), shape)
         assert drawn.var() == pytest.approx(3.0 / fan, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (20, 60, 5, 5)], ids=str)
+def test_normal_has_its_deviation_whatever_the_fans(shape: tuple[int, ...]) -> None:
+    drawn = draw(Normal(0.01), shape)
+    assert drawn.std() == pytest.approx(0.01, rel=0.02)
+    assert np.mean(drawn**4) / 0.01**4 == pytest.approx(3.0, rel=0.1)
+    assert not draw(Normal(0), (3,)).any()
 
 
 def test_no_fan_is_no_division_by_zero() -> None:
@@ -156,6 +165,8 @@ def test_by_function() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
+        (lambda: Normal(-0.1), InvalidValue, "deviation must be at least 0.0, got -0.1"),
+        (lambda: Normal("wide"), InvalidType, "deviation must be a number, got 'wide'"),
         (lambda: VarianceScaling(0.0, "fan_in", "normal"), InvalidValue, "scale must be greater"),
         (lambda: VarianceScaling("2", "fan_in", "normal"), InvalidType, "scale must be a number"),
         (lambda: VarianceScaling(1.0, "in", "normal"), InvalidValue, "mode must be one of 'fan_in"),

@@ -114,6 +114,7 @@ class FilterBank(OperationLayer):
                 f"expected {self.in_channels} input channels (weight "
                 f"{self._weight_shape(self.in_channels or 0)}), got x {show(shape)}"
             )
+        self._check_groups("in_channels", shape[1] or 0)
         return self.activated(trace, (shape[0], self.out_channels, *self._out(shape)))
 
 

@@ -119,8 +119,9 @@ def resnet18(num_classes: int = 1000, in_channels: int = 3) -> Sequential:
         with deviation 0.01, biases zero.
 
     Source: K. He, X. Zhang, S. Ren and J. Sun, "Deep residual learning for image
-    recognition", arXiv:1512.03385. Names and shapes are those of torchvision's ``resnet18``,
-    and shortcuts that change the shape are projections (the paper's option B).
+    recognition", arXiv:1512.03385. Names and shapes are those of torchvision's ``resnet18``
+    (which begins its dense layer uniform), and shortcuts that change the shape are
+    projections (the paper's option B).
 
     >>> resnet18().output_shape((3, 224, 224))
     (1000,)

@@ -138,7 +138,7 @@ def test_ints_of_other_kinds_are_ints() -> None:
 
 
 def test_the_result_is_channels_last_in_memory(backend: Backend) -> None:
-    """So that the next convolution's windows are contiguous runs (PyTorch's own does as it likes)."""
+    """So that the next windows are contiguous runs; PyTorch's own route does as it likes."""
     with generic(backend.name == "torch"):
         y = F.conv(backend.asarray(X), backend.asarray(W), backend.asarray(B))
     assert tuple(y.shape) == (2, 6, 4, 3)

