@@ -30,12 +30,13 @@ def look(path: Path) -> np.ndarray:
     return pixels
 
 
-def colours(pixels: np.ndarray) -> set[tuple[int, ...]]:
-    return {tuple(p) for p in (255 * pixels[..., :3]).round().astype(int).reshape(-1, 3).tolist()}
+def colours(pixels: np.ndarray) -> set[int]:
+    red, green, blue = np.moveaxis((255 * pixels[..., :3]).round().astype(int), -1, 0)
+    return set(np.unique(red << 16 | green << 8 | blue).tolist())
 
 
-def rgb(colour: str) -> tuple[int, ...]:
-    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+def rgb(colour: str) -> int:
+    return int(colour[1:], 16)
 
 
 def history(epochs: int, *, validation_from: int = 1) -> dc.History:

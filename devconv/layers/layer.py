@@ -307,7 +307,6 @@ class Layer:
                 self._accepted = shape[1:]
             return self._work(x, run)
         with self._whole_or_not_at_all():
-            Trace().apply(self, shape)
             self._make(shape, 0, anew=False)
             return self._work(x, run)
 

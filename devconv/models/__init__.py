@@ -1,4 +1,13 @@
-"""Published networks: functions that make unbuilt layers, every size known."""
+"""Published networks: functions that make unbuilt layers, every size known.
+
+Names and shapes of the arrays are those of torchvision's networks, whose state dicts
+``model.load_state_dict(state)`` takes; it has no LeNet-5, where the names are the paper's.
+
+Compiled: a whole training step of :func:`devconv.pure` of a network runs under ``jax.jit``,
+and under ``torch.compile`` when ``torch.fx.experimental.proxy_tensor.make_fx(step,
+tracing_mode="fake")`` has recorded it as one graph. Without that ``torch.compile`` gives the same
+numbers, but reads the Python of the layers in many pieces and is slow to start.
+"""
 
 from devconv.models.convnext import convnext_tiny
 from devconv.models.lenet import lenet5

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from devconv import _array, checkpoint
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, integer, located
-from devconv.device import Device, to_device
+from devconv.device import to_device
 from devconv.functional import cross_entropy
 from devconv.functional.loss.classification import check_labels
 from devconv.functional.operation import Operation
@@ -206,13 +206,8 @@ class Trainer:
                 classes = self.model.output_shape(tuple(batch[0].shape[1:]))[0]
                 options = {**self.loss.options, **self.loss_options}
                 check_labels(batch[1], classes, options.get("ignore_index", -100))
-        return [_moved_to(self.model.device, x) for x in batch]
-
-
-def _moved_to(device: Device, x: Array) -> Array:
-    """The array on the device; labels of 64 bits as int32 where it has none."""
-    narrow = _array.is_integer(x) and not device.has_dtype(x.dtype)
-    return to_device(x, device, dtype="int32" if narrow else None)
+        device = self.model.device
+        return [to_device(x, device) for x in batch]
 
 
 class _Meter:

@@ -216,6 +216,15 @@ def test_half_precision_may_come_with_float32_statistics() -> None:
         sample(half, factor=single)
 
 
+def test_the_byte_order_of_a_file_is_no_other_dtype() -> None:
+    x, w = X.astype(">f8"), W.astype("<f8")
+    y, pullback = F.conv.vjp(x, w)
+    np.testing.assert_array_equal(y, F.conv(X, W))
+    dx, dw = pullback(y.astype(">f8"))
+    np.testing.assert_array_equal(dw, F.conv.vjp(X, W)[1](y)[1])
+    assert (dx.dtype, dw.dtype) == (x.dtype, w.dtype)
+
+
 # --- one library, one device ---
 
 

@@ -77,6 +77,22 @@ def test_gradients_of_the_inference_pass_renew_nothing(backend: Backend) -> None
     np.testing.assert_array_equal(backend.to_numpy(y), backend.to_numpy(model(x)))
 
 
+def test_a_layer_is_told_whether_it_learns() -> None:
+    class Mode(dc.Layer):
+        def infer(self, trace: Any, shape: Any) -> Any:
+            return shape
+
+        def apply_vjp(self, scope: Any, x: Any) -> Any:
+            return (-x if scope.training else x), lambda dy: (dy, {})
+
+    model, x = dc.Sequential(Mode()), np.ones(3)
+    assert model(x)[0] == model.vjp(x, training=False)[0][0] == 1.0
+    assert model.vjp(x)[0][0] == -1.0
+    pure = dc.pure(model)
+    assert pure({}, {}, x)[0] == pure.vjp({}, {}, x, training=False)[0][0][0] == 1.0
+    assert pure.vjp({}, {}, x)[0][0][0] == -1.0
+
+
 def test_pullback_gives_dx_and_a_gradient_for_each_parameter(backend: Backend) -> None:
     model = small().build((3,)).to(place(backend))
     (x, dy) = on(backend, *line())
@@ -328,19 +344,26 @@ def test_other_threads_may_infer_while_a_call_fails() -> None:
 
     def infer() -> None:
         try:
-            for _ in range(100):
+            for _ in range(300):
                 np.testing.assert_array_equal(model(good), wanted)
         except BaseException as problem:
             problems.append(problem)
 
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # let them meet at every line
     threads = [threading.Thread(target=infer) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for _ in range(100):
-        with pytest.raises(InvalidValue):
-            model(bad)
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            with pytest.raises(InvalidValue):
+                model(bad)
+            with pytest.raises(InvalidValue):
+                model.load_state_dict({})
+    finally:
+        sys.setswitchinterval(interval)
+        for thread in threads:
+            thread.join()
     assert problems == []
 
 

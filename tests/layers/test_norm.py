@@ -81,6 +81,23 @@ def test_the_pure_core_hands_them_out() -> None:
     assert all(same[name] is before[name] for name in before)
 
 
+def test_a_step_under_jit() -> None:
+    jnp = backends.get("jax").xp
+    jax = pytest.importorskip("jax")
+    layer = dc.BatchNorm2d(3).to("jax", dtype="float64").build()
+    pure, x = dc.pure(layer), jnp.asarray(images())
+
+    def step(parameters: Any, buffers: Any, x: Any) -> Any:
+        (y, new), pullback = pure.vjp(parameters, buffers, x)
+        dx, grads = pullback(jnp.cos(y))
+        return {"y": y, "x": dx, **new, **grads}
+
+    arrays = dict(layer.parameters), dict(layer.buffers), x
+    compiled = jax.jit(step)(*arrays)
+    assert_close(compiled, step(*arrays), 1e-13)
+    assert_close({name: compiled[name] for name in layer.buffers}, after([images()]), 1e-13)
+
+
 def test_a_shared_layer_moves_them_twice() -> None:
     norm = dc.BatchNorm2d(3)
     model = dc.Sequential(norm, norm).to(dtype="float64").build()
@@ -265,3 +282,20 @@ def test_a_batch_with_one_value_per_channel() -> None:
         pytest.raises(InvalidValue, match=r"x \(1, 3\) has 1 values per channel, training needs"),
     ):
         layer.vjp(x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        dc.BatchNorm2d(3, bias=False),
+        dc.GroupNorm(3, 3, bias=False),
+        dc.InstanceNorm2d(3, affine=True, bias=False),
+        dc.LayerNorm(5, bias=False),
+    ],
+    ids=repr,
+)
+def test_a_weight_without_a_bias(layer: dc.Layer) -> None:
+    layer.to(dtype="float64").build()
+    y, pullback = layer.vjp(images())
+    assert list(layer.parameters) == list(pullback(y)[1]) == ["weight"]
+    assert "bias=False" in repr(layer)

@@ -88,3 +88,13 @@ def test_torch_compile() -> None:
 @pytest.mark.slow
 def test_a_step_under_torch_compile() -> None:
     checks.assert_step_compiles(lenet5(checks.CLASSES), (1, 32, 32))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # about caches that it looks through
+def test_torch_compile_in_pieces() -> None:
+    torch = pytest.importorskip("torch")
+    model = lenet5().build().to("torch")
+    x = torch.ones((2, 1, 32, 32))
+    compiled = torch.compile(lambda x: model(x), backend="eager")
+    torch.testing.assert_close(compiled(x), model(x), rtol=0.0, atol=1e-6)
