@@ -94,10 +94,11 @@ class Optimizer:
             TypeError: another dtype or library. Nothing has changed then.
         """
         parameters = self.model.parameters
-        state = {
-            kind: {name: _beside(moment, parameters[name]) for name, moment in moments.items()}
-            for kind, moments in self.state.items()
-        }
+        with located(type(self).__name__):
+            state = {
+                kind: {name: _beside(name, moment, parameters) for name, moment in moments.items()}
+                for kind, moments in self.state.items()
+            }
         new_parameters, state = self.update(parameters, grads, state, self.steps + 1)
         self.model._keep({name: new_parameters[name] for name in grads})
         self.state, self.steps = state, self.steps + 1
@@ -143,8 +144,13 @@ class Optimizer:
         self.state, self.steps = loaded, steps
 
 
-def _beside(moment: Array, x: Array) -> Array:
+def _beside(name: str, moment: Array, parameters: Arrays) -> Array:
     """The moment where its parameter is, which ``model.to`` may have moved."""
+    x = parameters.get(name)
+    if x is None or tuple(moment.shape) != tuple(x.shape):
+        raise InvalidValue(
+            f"{name} is not the parameter it was, the model was built anew; make a new optimizer"
+        )
     wide = _array.wide_dtype(x)
     if type(moment) is type(x) and moment.dtype == wide:
         here, there = _array.device(moment), _array.device(x)

@@ -346,6 +346,18 @@ def test_before_the_shapes_are_known_there_is_no_step() -> None:
         dc.optim.SGD(model).step({})
 
 
+@kinds
+def test_a_model_that_was_built_anew_needs_a_new_optimizer(make: Any) -> None:
+    model = dc.Dense(None, 1).build((3,))
+    optimizer = make(model)
+    optimizer.step(ones(model))
+    model.build((5,))
+    grads, before = ones(model), kept(optimizer)
+    with unchanged(model), pytest.raises(InvalidValue, match=r"weight is not the parameter it was"):
+        optimizer.step(grads)
+    assert repr(kept(optimizer)) == repr(before)
+
+
 def test_a_kind_of_optimizer_defines_its_rule() -> None:
     model = dc.Dense(2, 1).build()
     grads = ones(model)
