@@ -6,6 +6,8 @@ library spells its devices, its half-precision types or its way to NumPy.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import ModuleType
@@ -231,6 +233,47 @@ def to_numpy(x: Array) -> np.ndarray:
 def as_array(x: Array) -> Array:
     """A 0-d array where NumPy's reductions hand back a scalar; everything else unchanged."""
     return np.asarray(x) if isinstance(x, np.generic) else x
+
+
+class ReadOnly(Mapping[str, Array]):
+    """A mapping of arrays by name that cannot be changed; ``jax.jit`` takes it as it is.
+
+    >>> ReadOnly({"weight": 1})
+    ReadOnly({'weight': 1})
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = dict(arrays)
+        _tell_jax()
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        return f"ReadOnly({self._arrays!r})"
+
+    def __or__(self, other: Mapping[str, Array]) -> dict[str, Array]:
+        return {**self._arrays, **other}
+
+
+def _tell_jax() -> None:
+    """Register :class:`ReadOnly` as a container with JAX, if JAX is in use."""
+    if "jax" in sys.modules and not _told:
+        _told.append("jax")
+        _module("jax").tree_util.register_pytree_with_keys(
+            ReadOnly,
+            lambda m: ([(_module("jax").tree_util.DictKey(n), m[n]) for n in m], tuple(m)),
+            lambda names, arrays: ReadOnly(dict(zip(names, arrays, strict=True))),
+        )
+
+
+_told: list[str] = []
 
 
 def _module(name: str) -> ModuleType:

@@ -56,7 +56,7 @@ def training_curves(history: History, path: str | os.PathLike[str]) -> None:
                 epochs, values = [[row[key] for row in rows] for key in ("epoch", prefix + name)]
                 panel.plot(epochs, values, color=colour, label=label, marker="o", markersize=3)
         panel.set_xlabel("epoch")
-        panel.set_ylabel(f"{name} (nats)" if name == "loss" else name)
+        panel.set_ylabel(name)
         panel.grid(alpha=0.3)
         panel.legend(frameon=False)
         panel.spines[["top", "right"]].set_visible(False)

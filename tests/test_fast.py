@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import os
@@ -10,11 +9,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
 
 from devconv import _fast
 from devconv import functional as F
@@ -23,6 +22,7 @@ from devconv.testing import generic
 from tests import backends
 from tests.backends import Backend
 
+contraction = importlib.import_module("devconv.functional.contraction")
 convolution = importlib.import_module("devconv.functional.conv")  # the room, not the operation
 
 GEOMETRIES = [
@@ -88,75 +88,52 @@ def test_a_plan_with_fewer_windows_than_fit_is_left_to_the_written_once_route() 
                 assert _fast.convolution(primitive, a, k, fewer) is None
 
 
-def check_each(backend: Backend) -> None:
-    """Tiles in parallel: the same bits as one after the other, an error as if it were alone."""
+def check_columns(backend: Backend) -> None:
+    """The same rows as the written-once route lays out, in whatever memory."""
     rng = np.random.default_rng(0)
-    x = backend.asarray(rng.standard_normal((24, 8, 40, 40)))
-    weight = backend.asarray(rng.standard_normal((8, 8, 3, 3)))
-    options = {"stride": 2, "padding": 1}
-    y, pullback = F.conv.vjp(x, weight, **options)
-    quick = [backend.to_numpy(a) for a in (y, *pullback(y))]
-    again = [backend.to_numpy(a) for a in (F.conv(x, weight, **options), *pullback(y))]
-    with generic():
-        y, pullback = F.conv.vjp(x, weight, **options)
-        plain = [backend.to_numpy(a) for a in (y, *pullback(y))]
-    for a, b, c in zip(quick, again, plain, strict=True):
-        np.testing.assert_array_equal(a, b)
-        np.testing.assert_allclose(a, c, rtol=0, atol=1e-12 * np.abs(c).max())
-
-    def fail(item: int) -> int:
-        if item == 3:
-            raise KeyError(item)
-        return item
-
-    each = _fast.TABLE["each", backend.name]
-    assert list(each(lambda item: 2 * item, range(50))) == list(range(0, 100, 2))
-    with pytest.raises(KeyError):
-        list(each(fail, range(50)))
+    for geometry in GEOMETRIES:
+        w = plan(*geometry)
+        for dtype in ("float64", "float32", "float16"):
+            x = backend.asarray(rng.standard_normal((2, 3, *w.size)), dtype)
+            slab = cut(backend.xp.permute_dims(x, (0, *range(2, 2 + len(w.size)), 1)), w)
+            product = contraction.Product(backend.asarray(np.ones((4, 3, *w.kernel)), dtype), 1)
+            quick = backend.to_numpy(product._columns(slab, w)).copy()
+            with generic():
+                plain = backend.to_numpy(product._columns(slab, w))
+            assert quick.dtype == plain.dtype
+            np.testing.assert_array_equal(quick, plain)
 
 
 CHECKS: dict[str, Callable[[Backend], None]] = {
     "take": check_take,
-    "each": check_each,
+    "columns": check_columns,
     "correlate": check_convolution,
     "input_cotangent": check_convolution,
     "kernel_cotangent": check_convolution,
 }
 
 
-def test_the_blas_threads_are_afterwards_what_they_were() -> None:
-    """Also when two user threads are inside at once, and when one fails."""
-    libraries = importlib.import_module("devconv._fast.numpy")._blas()
-    controller = ThreadpoolController().select(user_api="blas")
+def test_scratch_memory_never_leaves_a_call() -> None:
+    """Two results, two threads at once, a pullback after another call: nothing is shared."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((4, 3, 3, 3))
+    images = [rng.standard_normal((6, 3, 20, 20)) for _ in range(8)]
 
-    def threads() -> list[int]:
-        return [library.num_threads for library in libraries]
+    def use(x: np.ndarray) -> list[np.ndarray]:
+        y, pullback = F.conv.vjp(x, weight)
+        F.conv(2.0 * x, weight)
+        return [y, *pullback(y)]
 
-    each, inside = _fast.TABLE["each", "numpy"], []
-
-    def body(item: int) -> int:
-        inside.append(max(threads()))
-        if item == 30:
-            raise KeyError(item)
-        return item
-
-    def use(stop: int) -> None:
-        with contextlib.suppress(KeyError):
-            list(each(body, range(stop)))
-
-    with controller.limit(limits=2):
-        before = threads()
-        users = [threading.Thread(target=use, args=(stop,)) for stop in (20, 40, 25, 60)]
-        for user in users:
-            user.start()
-        for user in users:
-            user.join()
-        assert threads() == before
-        assert set(inside) == {1}
-        with controller.limit(limits=1):  # nothing to share: one after the other
-            names = {threading.current_thread().name}
-            list(each(lambda _: names.add(threading.current_thread().name), range(10)))
-            assert len(names) == 1
+    alone = [use(x) for x in images]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(use, images))
+    for a, b in zip(alone, together, strict=True):
+        for first, second in zip(a, b, strict=True):
+            np.testing.assert_array_equal(first, second)
+    with generic():
+        for a, x in zip(alone, images, strict=True):
+            for first, second in zip(a, use(x), strict=True):
+                np.testing.assert_allclose(first, second, rtol=0, atol=1e-12 * abs(first).max())
 
 
 def test_every_route_has_a_check() -> None:

@@ -28,7 +28,7 @@ TABLE: dict[tuple[str, str], Route] = {
     ("take", "numpy"): numpy.take,
     ("take", "cupy"): cupy.take,
     ("take", "torch"): torch.take,
-    ("each", "numpy"): numpy.each,
+    ("columns", "numpy"): numpy.columns,
     ("correlate", "torch"): torch.correlate,
     ("correlate", "jax"): jax.correlate,
     ("input_cotangent", "torch"): torch.input_cotangent,
@@ -40,7 +40,7 @@ _SUITS: dict[str, Callable[..., bool]] = {"torch": torch.suits, "jax": jax.suits
 
 MIB = 2**20
 _WORKSPACE = {
-    "numpy": 1 * MIB,  # columns of one tile stay in a core's second-level cache
+    "numpy": 4 * MIB,  # columns that stay in a cache, and enough of them for one product
     "array_api_strict": 1 * MIB,
     "torch": 4 * MIB,
     "cupy": 1024 * MIB,  # one large product per launch

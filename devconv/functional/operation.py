@@ -182,7 +182,8 @@ class Operation(Generic[P]):
                 continue
             raise InvalidType(
                 f"{first} is {ours} and {name} is {theirs}, expected one dtype; "
-                f'convert: {first}.astype("{theirs}") or model.to(dtype="{ours}")'
+                f'convert: {first}.astype("{theirs}"), {name}.astype("{ours}") or '
+                f'model.to(dtype="{ours}")'
             )
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import EllipsisType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from array_api_extra import at
 
@@ -23,7 +23,6 @@ from devconv import _array, _check, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, Pair, Shape
 
-T = TypeVar("T")
 Index: TypeAlias = tuple[slice | EllipsisType, ...]
 
 
@@ -262,12 +261,6 @@ def tiles(n: int, w: Windows, bytes_per_window: int, budget: int | None) -> tupl
     )
 
 
-def each(body: Callable[[Tile], T], pieces: Sequence[Tile], like: Array) -> Iterator[T]:
-    """``body`` of every tile, in the order of the tiles; quicker routes run several at once."""
-    route = _fast.route("each", like) if len(pieces) > 1 else None
-    return map(body, pieces) if route is None else route(body, pieces)
-
-
 def assemble(
     body: Callable[[Array, Windows], Array],
     x: Array,
@@ -289,12 +282,9 @@ def assemble(
         return _array.cast(body(cut(x, w, fill), w), dtype)
     y = xp.empty((x.shape[0], *w.out, channels), dtype=dtype, device=_array.device(x))
 
-    def place(tile: Tile) -> Array:
+    for tile in pieces:
         block = body(cut(x[tile.images, tile.read, ...], tile.windows, fill), tile.windows)
-        return at(y)[tile.images, tile.rows, ...].set(_array.cast(block, dtype))
-
-    for placed in each(place, pieces, x):
-        y = placed  # the same array: libraries without assignment get one tile
+        y = at(y)[tile.images, tile.rows, ...].set(_array.cast(block, dtype))
     return y
 
 
@@ -316,7 +306,7 @@ def spread(
     if len(pieces) == 1 and all(used == n for n, (_, used, _) in zip(w.size, w.edges, strict=True)):
         return body(pieces[0])[_inside(w.edges)]
     dx = xp.zeros(shape, dtype=like.dtype, device=_array.device(like))
-    for tile, share in zip(pieces, each(body, pieces, like), strict=True):
+    for tile in pieces:
         edges = tile.windows.edges
         target = (
             tile.images,
@@ -324,7 +314,7 @@ def spread(
             *(slice(0, used) for _, used, _ in edges[1:]),
             ...,
         )
-        dx = at(dx)[target].add(share[_inside(edges)])
+        dx = at(dx)[target].add(body(tile)[_inside(edges)])
     return dx
 
 
@@ -338,13 +328,10 @@ def accumulate(
     """The sum of ``body(tile, slab)`` over all tiles, in their order; ``None`` of none."""
     pieces = tiles(x.shape[0], w, bytes_per_window, _fast.workspace(x))
 
-    def share_of(tile: Tile) -> Array:
-        return body(tile, cut(x[tile.images, tile.read, ...], tile.windows))
-
-    shares = each(share_of, pieces, x)
-    total = next(shares, None)
-    for share in shares:
-        total = total + share
+    total = None
+    for tile in pieces:
+        share = body(tile, cut(x[tile.images, tile.read, ...], tile.windows))
+        total = share if total is None else total + share
     return total
 
 

@@ -182,25 +182,26 @@ class Layer:
     def parameters(self) -> Mapping[str, Array]:
         """The arrays that learn, by dotted name; a shared layer's by its first name."""
         self._make(None, 0, anew=False)
-        return MappingProxyType(self._collect(Parameter))
+        return _array.ReadOnly(self._collect(Parameter))
 
     @property
     def buffers(self) -> Mapping[str, Array]:
         """The arrays that passes renew, such as running statistics, by dotted name."""
         self._make(None, 0, anew=False)
-        return MappingProxyType(self._collect(Buffer))
+        return _array.ReadOnly(self._collect(Buffer))
 
     @property
     def parameter_count(self) -> int | None:
-        """How many numbers learn; ``None`` before they exist."""
-        if not self.is_built:
+        """How many numbers learn; ``None`` while a size is not known."""
+        try:
+            return sum(
+                math.prod(declared.shape)
+                for _, layer in self._firsts()
+                for declared in (layer._declared or layer.declare(None)).values()
+                if declared.learns
+            )
+        except ValueError:
             return None
-        return sum(
-            math.prod(declared.shape)
-            for _, layer in self._firsts()
-            for declared in (layer._declared or {}).values()
-            if declared.learns
-        )
 
     @property
     def device(self) -> Device:
@@ -407,7 +408,9 @@ class Layer:
                         name: _drawn(name, d, generator(seed, join(path, name)))
                         for name, d in declared.items()
                     }
-                layer._commit(declared, arrays, self._device or device_by_spec("cpu"), self._dtype)
+                home = layer if self._device is None else self
+                place = home._device or device_by_spec("cpu")
+                layer._commit(declared, arrays, place, home._dtype)
 
     def _commit(
         self,

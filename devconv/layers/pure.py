@@ -111,8 +111,7 @@ def pure(layer: Layer) -> Pure:
         layer: a layer whose sizes are known.
 
     Returns:
-        A function that may be traced by ``jax.jit``, which takes plain dicts:
-        ``dict(layer.parameters)``.
+        A function that may be traced by ``jax.jit``; it holds no arrays.
 
     Raises:
         ValueError: a layer with sizes that are not known yet.

@@ -197,7 +197,7 @@ def test_dtypes_are_never_promoted(backend: Backend) -> None:
     x, w = backend.asarray(X, "float32"), backend.asarray(W)
     message = (
         r"^conv: x is float32 and weight is float64, expected one dtype; convert: "
-        r'x.astype\("float64"\) or model.to\(dtype="float32"\)$'
+        r'x.astype\("float64"\), weight.astype\("float32"\) or model.to\(dtype="float32"\)$'
     )
     with pytest.raises(InvalidType, match=message):
         F.conv(x, w)

@@ -253,3 +253,15 @@ def test_value_and_grad_refuses_a_loss_that_is_not_one_number() -> None:
         dc.value_and_grad(dc.pure(model), F.mse_loss, reduction="none")(
             model.parameters, model.buffers, *line()
         )
+
+
+def test_the_layer_s_own_mappings_go_through_jit_as_they_are() -> None:
+    jax = pytest.importorskip("jax")
+    model = dc.Sequential(dc.Conv2d(1, 2, 3), dc.BatchNorm2d(2)).build().to("jax")
+    pure = dc.pure(model)
+    x = model.device.asarray(np.random.default_rng(0).standard_normal((2, 1, 5, 5)), "float32")
+    y = jax.jit(pure)(model.parameters, model.buffers, x)
+    np.testing.assert_allclose(y, model(x), rtol=1e-5, atol=1e-6)
+    doubled = jax.tree.map(lambda a: 2 * a, model.parameters)
+    assert list(doubled) == list(model.parameters)
+    np.testing.assert_array_equal(doubled["0.weight"], 2 * model.parameters["0.weight"])

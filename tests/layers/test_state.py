@@ -28,7 +28,8 @@ def test_arguments_equal_to_a_default_are_left_out() -> None:
 
 
 def test_a_single_layer_is_one_line() -> None:
-    assert repr(dc.Dense(3, 2)) == "Dense(3, 2)"
+    assert repr(dc.Dense(3, 2)) == "Dense(3, 2)  # 8"
+    assert repr(dc.Dense(None, 2)) == "Dense(None, 2)"
     assert repr(dc.Dense(3, 2).build()) == "Dense(3, 2)  # 8"
     assert repr(dc.MaxPool2d(2).build()) == "MaxPool2d(2)"
 
@@ -42,8 +43,8 @@ def test_a_model_is_a_table_of_what_learns() -> None:
     assert repr(model) == "\n".join(
         [
             "Sequential(",
-            "  0: Sequential(",
-            "    conv: Conv2d(1, 100, 5, activation='relu')",
+            "  0: Sequential(                                # 2,600",
+            "    conv: Conv2d(1, 100, 5, activation='relu')  # 2,600",
             "    pool: MaxPool2d(2)",
             "  )",
             "  1: Flatten()",
