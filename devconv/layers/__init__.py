@@ -27,10 +27,11 @@ from devconv.layers.activation import (
 from devconv.layers.containers import Concatenate, Parallel, Residual, Sequential
 from devconv.layers.conv import Conv1d, Conv2d, Conv3d
 from devconv.layers.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from devconv.layers.declared import Buffer, Parameter
 from devconv.layers.dense import Dense
 from devconv.layers.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from devconv.layers.fold import Fold, Unfold
-from devconv.layers.layer import Buffer, Layer, Parameter, Scope, Trace, summed
+from devconv.layers.layer import Layer
 from devconv.layers.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -98,6 +99,7 @@ from devconv.layers.pool import (
 )
 from devconv.layers.pure import Pure, pure, value_and_grad
 from devconv.layers.resample import Upsample
+from devconv.layers.scope import Scope, Trace, summed
 from devconv.layers.shape import Flatten, Identity, PixelShuffle, PixelUnshuffle
 
 __all__ = [

@@ -12,8 +12,10 @@ from devconv.functional.activation.gates import halved
 from devconv.functional.activation.rectifiers import slopes_shape
 from devconv.functional.activation.softmaxes import axis_of
 from devconv.initializers import Constant
-from devconv.layers.layer import InputShape, Parameter, Trace, sized
+from devconv.layers.declared import Parameter
 from devconv.layers.operation import OperationLayer
+from devconv.layers.scope import Trace
+from devconv.layers.shapes import InputShape, sized
 
 
 @dataclass(repr=False, eq=False)

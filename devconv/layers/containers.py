@@ -14,7 +14,9 @@ from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located, show
 from devconv.layers.activation import Activation, activation_layer
-from devconv.layers.layer import Grads, InputShape, Layer, Pullback, Scope, Trace, summed
+from devconv.layers.layer import Layer
+from devconv.layers.scope import Grads, Pullback, Scope, Trace, summed
+from devconv.layers.shapes import InputShape
 
 Layers: TypeAlias = Mapping[str, Layer]
 

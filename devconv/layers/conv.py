@@ -15,16 +15,10 @@ from devconv.functional.pad import MODES, padding_pairs
 from devconv.functional.windows import Windows, checked_plan
 from devconv.initializers import Fans, Initializer, fans, initializer
 from devconv.layers.activation import Activation, activation_layer
-from devconv.layers.layer import (
-    InputShape,
-    Parameter,
-    Scope,
-    Trace,
-    check_image,
-    settled,
-    sized,
-)
+from devconv.layers.declared import Parameter
 from devconv.layers.operation import OperationLayer
+from devconv.layers.scope import Scope, Trace
+from devconv.layers.shapes import InputShape, check_image, settled, sized
 
 Size = int | Sequence[int]
 

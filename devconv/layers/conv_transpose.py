@@ -13,7 +13,7 @@ from devconv.functional.windows import Windows
 from devconv.initializers import Fans, Initializer
 from devconv.layers.activation import Activation
 from devconv.layers.conv import FilterBank, Size
-from devconv.layers.layer import InputShape, sized
+from devconv.layers.shapes import InputShape, sized
 
 
 @dataclass(repr=False, eq=False)

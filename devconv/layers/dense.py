@@ -9,8 +9,10 @@ from devconv import _check, functional
 from devconv._check import InvalidValue, located, show
 from devconv.initializers import Initializer, initializer
 from devconv.layers.activation import Activation, activation_layer
-from devconv.layers.layer import InputShape, Parameter, Trace, settled
+from devconv.layers.declared import Parameter
 from devconv.layers.operation import OperationLayer
+from devconv.layers.scope import Trace
+from devconv.layers.shapes import InputShape, settled
 
 
 @dataclass(repr=False, eq=False)

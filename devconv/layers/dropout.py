@@ -9,8 +9,9 @@ from devconv import functional, random
 from devconv._array import Array
 from devconv._check import located
 from devconv.functional.operation import Pullback as OperationPullback
-from devconv.layers.layer import InputShape, Scope, Trace, check_image
 from devconv.layers.operation import OperationLayer
+from devconv.layers.scope import Scope, Trace
+from devconv.layers.shapes import InputShape, check_image
 
 
 @dataclass(repr=False, eq=False)

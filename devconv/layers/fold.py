@@ -16,8 +16,9 @@ from devconv.functional.fold import (
     output_windows,
     unfold_windows,
 )
-from devconv.layers.layer import InputShape, Trace, check_image, sized
 from devconv.layers.operation import OperationLayer, rank_of
+from devconv.layers.scope import Trace
+from devconv.layers.shapes import InputShape, check_image, sized
 
 
 @dataclass(repr=False, eq=False)

@@ -1,10 +1,9 @@
 """What a layer is: a description, its arrays, and a pure function that uses them.
 
-A layer's mathematics takes arrays and returns arrays. It meets them in a :class:`Scope`,
-which hands a layer its own arrays by name and runs its children; :class:`Trace` does the
-same walk with shapes. The stateful faces, ``layer(x)`` and ``layer.vjp(x)``, fetch the
-arrays, run the pure function and, after success, keep the new buffers. Parameters change
-through an optimizer alone.
+A layer's mathematics takes arrays and returns arrays; :mod:`devconv.layers.scope` hands them
+over. The stateful faces, ``layer(x)`` and ``layer.vjp(x)``, fetch the arrays, run the pure
+function and, after success, keep the new buffers. Parameters change through an optimizer
+alone.
 """
 
 from __future__ import annotations
@@ -12,60 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 from devconv import _array, _check, random
 from devconv._array import Array
-from devconv._check import InvalidType, InvalidValue, located, show
+from devconv._check import InvalidType, InvalidValue, located
 from devconv.device import Device, device_of, to_device
 from devconv.device import device as device_by_spec
 from devconv.functional.operation import check_together
-from devconv.initializers import Fans, Initializer, fans, generator
+from devconv.initializers import fans, generator
+from devconv.layers.declared import Buffer, Parameter
+from devconv.layers.scope import Key, Pullback, Scope, Trace
+from devconv.layers.shapes import InputShape
 from devconv.layers.state import arguments, join, match, table
 
 T = TypeVar("T")
-InputShape: TypeAlias = tuple[int | None, ...]
-"""The shape of a layer's input; ``None`` for a batch of any size."""
-Grads: TypeAlias = dict[str, Array]
-Key: TypeAlias = Array | Callable[[], Array] | None
-"""A key of :mod:`devconv.random`, or what makes it when it is needed."""
-Pullback: TypeAlias = Callable[[Array], tuple[Array, Grads]]
-"""Takes ``dy`` to ``(dx, grads)``, grads by the parameters' dotted names."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A declared array that learns: its shape and how it begins."""
-
-    shape: tuple[int, ...]
-    initializer: Initializer
-    fans: Fans | None = None
-    learns: ClassVar[bool] = True
-
-    def dtype(self, model: str) -> str:
-        """Its dtype in a model of the dtype ``model``: the same."""
-        return model
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """A declared array that a pass may renew, but no gradient reaches.
-
-    A ``wide`` one stays float32 in a model of half precision, where a running average would
-    stand still as soon as its steps round to nothing.
-    """
-
-    shape: tuple[int, ...]
-    initializer: Initializer
-    fans: Fans | None = None
-    wide: bool = False
-    learns: ClassVar[bool] = False
-
-    def dtype(self, model: str) -> str:
-        """Its dtype in a model of the dtype ``model``."""
-        return "float32" if self.wide and model in _array.HALF else model
 
 
 class Layer:
@@ -454,145 +415,6 @@ class Layer:
             mine = {n: renewed[join(path, n)] for n in layer._arrays if join(path, n) in renewed}
             if mine:
                 layer._arrays = {**layer._arrays, **mine}
-
-
-class Trace:
-    """A walk through the layers with shapes instead of arrays.
-
-    ``inputs`` remembers what shape reached each layer.
-    """
-
-    def __init__(self) -> None:
-        self.inputs: dict[int, InputShape] = {}
-
-    def apply(self, layer: Layer, shape: InputShape, name: str | None = None) -> InputShape:
-        """The shape that leaves ``layer``, a child called ``name``, for ``shape`` entering it."""
-        with located(type(layer).__name__, name):
-            before = self.inputs.setdefault(id(layer), shape)
-            if before[1:] != shape[1:] and layer.declare(before) != layer.declare(shape):
-                raise InvalidValue(
-                    f"the layer is shared, but gets {show(before)} and {show(shape)}, which need "
-                    "different parameters; use two layers"
-                )
-            return layer.infer(self, shape)
-
-
-class Scope:
-    """What a layer meets in one pass: its own arrays, its children, and how the pass is meant.
-
-    ``scope["weight"]`` is an array of the layer, ``scope.name("weight")`` its dotted name.
-    ``scope.apply(name, child, x)`` and ``scope.vjp(name, child, x)`` run a layer inside.
-    """
-
-    def __init__(
-        self,
-        layer: Layer,
-        arrays: Mapping[str, Array],
-        *,
-        training: bool,
-        key: Key = None,
-    ) -> None:
-        self.training = training
-        self.renewed: dict[str, Array] = {}
-        self._arrays = arrays
-        self._paths = {id(each): path for path, each in layer._firsts()}
-        self._path = ""
-        self._key = key
-        self._uses: dict[str, int] = {}
-
-    @property
-    def key(self) -> Array | None:
-        """A key of the layer's own, another at each use: the pass's, with its path folded in."""
-        key = self._key() if callable(self._key) else self._key
-        if key is None:
-            return None
-        use = self._uses[self._path] = self._uses.get(self._path, -1) + 1
-        return random.fold_in(random.fold_in(key, self._path), use)
-
-    @property
-    def has_drawn(self) -> bool:
-        """Whether any layer has asked for a key."""
-        return bool(self._uses)
-
-    def _inside(self, layer: Layer) -> Scope:
-        scope = object.__new__(Scope)
-        scope.__dict__.update(self.__dict__)
-        scope._path = self._paths[id(layer)]
-        return scope
-
-    def name(self, name: str) -> str:
-        """The dotted name of the layer's own array ``name``."""
-        return join(self._path, name)
-
-    def __getitem__(self, name: str) -> Array:
-        full = self.name(name)
-        return self.renewed[full] if full in self.renewed else self._arrays[full]
-
-    def __contains__(self, name: str) -> bool:
-        return self.name(name) in self._arrays
-
-    def renew(self, **buffers: Array) -> None:
-        """Replace buffers of the layer when the pass has succeeded."""
-        for name, array in buffers.items():
-            self.renewed[self.name(name)] = array
-
-    def apply(self, name: str, child: Layer, x: Array) -> Array:
-        """Run a layer inside, keeping nothing."""
-        with located(type(child).__name__, name):
-            return child.apply(self._inside(child), x)
-
-    def vjp(self, name: str, child: Layer, x: Array) -> tuple[Array, Pullback]:
-        """Run a layer inside, with the way back."""
-        with located(type(child).__name__, name):
-            return child.apply_vjp(self._inside(child), x)
-
-
-def summed(*grads: Grads) -> Grads:
-    """Gradients of several layers as one mapping; those of a shared parameter add up."""
-    total: Grads = {}
-    for each in grads:
-        for name, grad in each.items():
-            total[name] = total[name] + grad if name in total else grad
-    return total
-
-
-class _AnyBatch(int):
-    """A batch of any size, for checks that count: 0, and ``N`` in their messages."""
-
-    def __repr__(self) -> str:
-        return "N"
-
-
-def sized(shape: InputShape) -> tuple[int, ...]:
-    """The shape as the checks of :mod:`devconv.functional` take it, of ints.
-
-    >>> sized((None, 3, 5))
-    (N, 3, 5)
-    """
-    return tuple(_AnyBatch() if n is None else n for n in shape)
-
-
-def settled(name: str, size: int | None, shape: InputShape | None, axis: int) -> int:
-    """The size called ``name``, read off the input's shape where it was left open."""
-    if size is None and shape is not None:
-        size = shape[axis]
-    if size is None:
-        raise InvalidValue(
-            f"{name} is None and no shape is known; call model.build(shape) with the input's "
-            "shape without the batch, or run a batch first"
-        )
-    return size
-
-
-def check_image(shape: InputShape, rank: int | None) -> None:
-    """Refuse an input that is not ``(N, C, *spatial)`` with ``rank`` spatial dimensions."""
-    if rank is not None and len(shape) != rank + 2:
-        axes = ", ".join(("D", "H", "W")[-rank:]) if rank <= 3 else f"{rank} spatial"
-        raise InvalidValue(
-            f"expected x with {rank + 2} dimensions (N, C, {axes}), got x {show(shape)}"
-        )
-    if len(shape) < 3 or 0 in shape[1:]:
-        raise InvalidValue(f"expected x (N, C, *spatial) with pixels, got x {show(shape)}")
 
 
 def _floating_name(dtype: Any) -> str:

@@ -20,17 +20,10 @@ from devconv.functional.norm import (
 )
 from devconv.functional.operation import Pullback as OperationPullback
 from devconv.initializers import ones, zeros
-from devconv.layers.layer import (
-    Buffer,
-    InputShape,
-    Parameter,
-    Scope,
-    Trace,
-    check_image,
-    settled,
-    sized,
-)
+from devconv.layers.declared import Buffer, Parameter
 from devconv.layers.operation import OperationLayer
+from devconv.layers.scope import Scope, Trace
+from devconv.layers.shapes import InputShape, check_image, settled, sized
 
 Declared = Mapping[str, Parameter | Buffer]
 

@@ -15,7 +15,9 @@ from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located
 from devconv.functional.operation import Operation
 from devconv.functional.operation import Pullback as OperationPullback
-from devconv.layers.layer import Grads, InputShape, Layer, Pullback, Scope, Trace, sized
+from devconv.layers.layer import Layer
+from devconv.layers.scope import Grads, Pullback, Scope, Trace
+from devconv.layers.shapes import InputShape, sized
 
 
 class OperationLayer(Layer):

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from devconv import _check, functional
 from devconv._check import InvalidValue, Pair, located
 from devconv.functional.pad import padding_pairs
-from devconv.layers.layer import InputShape, Trace, check_image, sized
 from devconv.layers.operation import OperationLayer
+from devconv.layers.scope import Trace
+from devconv.layers.shapes import InputShape, check_image, sized
 
 
 @dataclass(repr=False, eq=False)

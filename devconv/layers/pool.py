@@ -10,8 +10,9 @@ from devconv._check import Shape, located
 from devconv.functional.adaptive_pool import Sizes, adaptive_size
 from devconv.functional.lp_pool import exponent
 from devconv.functional.pool import Padding, Size, check_divisor, pool_windows
-from devconv.layers.layer import InputShape, Trace, check_image, sized
 from devconv.layers.operation import OperationLayer
+from devconv.layers.scope import Trace
+from devconv.layers.shapes import InputShape, check_image, sized
 
 
 @dataclass(repr=False, eq=False)

@@ -13,7 +13,8 @@ from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located
 from devconv.functional.operation import Operation, check_together
-from devconv.layers.layer import Layer, Pullback, Scope, Trace
+from devconv.layers.layer import Layer
+from devconv.layers.scope import Pullback, Scope, Trace
 
 Arrays = Mapping[str, Array]
 

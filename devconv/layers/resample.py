@@ -9,8 +9,9 @@ from typing import Any
 from devconv import functional
 from devconv._check import located
 from devconv.functional.resample import check_mode, upsampled_size
-from devconv.layers.layer import InputShape, Trace, check_image, sized
 from devconv.layers.operation import OperationLayer, rank_of
+from devconv.layers.scope import Trace
+from devconv.layers.shapes import InputShape, check_image, sized
 
 
 @dataclass(repr=False, eq=False)

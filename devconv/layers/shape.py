@@ -11,8 +11,10 @@ from devconv import _check, functional
 from devconv._array import Array
 from devconv._check import InvalidValue, located, show
 from devconv.functional.shape import shuffle_factors, unshuffle_factors
-from devconv.layers.layer import InputShape, Layer, Pullback, Scope, Trace, check_image, sized
+from devconv.layers.layer import Layer
 from devconv.layers.operation import OperationLayer, rank_of
+from devconv.layers.scope import Pullback, Scope, Trace
+from devconv.layers.shapes import InputShape, check_image, sized
 
 
 class Identity(Layer):

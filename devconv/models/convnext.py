@@ -25,7 +25,8 @@ from devconv.layers import (
     Trace,
 )
 from devconv.layers.containers import chain, chain_shape, chain_vjp
-from devconv.layers.layer import Grads, InputShape, Pullback
+from devconv.layers.scope import Grads, Pullback
+from devconv.layers.shapes import InputShape
 
 BEGIN = Normal(0.02)
 
