@@ -1,4 +1,8 @@
-"""``python -m benchmarks [convolution] [--shapes A B ...] [--record]``."""
+"""``python -m benchmarks [convolution | routes] [--shapes A B ...] [--record]``.
+
+``convolution`` measures the library on NumPy beside its peers, ``routes`` what the quicker
+routes buy on each library's arrays.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from benchmarks import convolution, machine, timing
+from benchmarks import convolution, machine, routes, timing
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -70,8 +74,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print the table, and record it if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["convolution"], default="convolution")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure the library beside its peers."
+    )
+    parser.add_argument("what", nargs="?", choices=["convolution", "routes"], default="convolution")
     parser.add_argument("--shapes", nargs="+", choices=list(convolution.SHAPES), help="some only")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
@@ -88,19 +94,27 @@ def main() -> None:
     print(f"{about['cpu']}, {given.threads} threads, {about['libraries']}")
     if about["environment"]:
         print(f"settings that move the numbers: {about['environment']}")
-    rows = []
-    for name in given.shapes or convolution.SHAPES:
-        rows.append(measure(name, convolution.SHAPES[name], given.rounds))
-        print(table(rows[-1:]).splitlines()[-2], flush=True)
-    text = table(rows)
+    if given.what == "routes":
+        rows = routes.measure(given.rounds)
+        text = routes.table(rows)
+    else:
+        rows = []
+        for name in given.shapes or convolution.SHAPES:
+            rows.append(measure(name, convolution.SHAPES[name], given.rounds))
+            print(table(rows[-1:]).splitlines()[-2], flush=True)
+        text = table(rows)
     print(text)
     if given.record:
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"convolution-{machine.label()}"
+        path = RESULTS / f"{given.what}-{machine.label()}"
         record = {"machine": about, "rows": rows}
         path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-        path.with_suffix(".md").write_text(f"{about['cpu']}, {given.threads} threads\n\n{text}\n")
-        print(f"recorded in {path}.json and .md")
+        path.with_suffix(".md").write_text(
+            f"{about['cpu']}, {given.threads} threads, {about['libraries']}\n\n"
+            f"Ratios are seconds of the other over seconds of devconv: above 1, devconv is "
+            f"quicker.\n\n{text}\n"
+        )
+        print(f"recorded in benchmarks/results/{path.name}.json and .md")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 
@@ -18,6 +19,9 @@ def take(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Shape)
     return np.lib.stride_tricks.as_strided(slab, shape, strides, writeable=False)
 
 
+_SHORT = 8  # a row of a window of fewer numbers is copied tap by tap: longer runs, elsewhere
+
+
 def columns(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Array:
     """The windows of ``slab`` (N, *spatial, C) as rows, ``(windows, taps · C)``.
 
@@ -28,7 +32,12 @@ def columns(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Sha
     windows = take(slab, out, kernel, stride, dilation)
     scratch = _scratch(windows.size * windows.itemsize)[: windows.size * windows.itemsize]
     copy = scratch.view(windows.dtype).reshape(windows.shape)
-    np.copyto(copy, windows)
+    if kernel[-1] * slab.shape[-1] < _SHORT:
+        lead = (slice(None),) * (1 + len(out))
+        for offset in itertools.product(*map(range, kernel)):
+            copy[(*lead, *offset)] = windows[(*lead, *offset)]
+    else:
+        np.copyto(copy, windows)
     rows = windows.shape[0] * math.prod(out)
     return copy.reshape(rows, windows.size // rows)
 
