@@ -26,13 +26,18 @@ def keep_memory() -> None:
         pass  # another C library: both sides live with its habits
 
 
-def rest(limit: float = 0.5) -> None:
-    """Wait until this process uses no CPU."""
+def rest(limit: float = 2.0) -> None:
+    """Wait until this process uses no CPU.
+
+    OpenBLAS threads spin for about 100 ms after a product. The kernel books the time of a
+    thread that runs on another core only at its ticks, so shorter looks than these see
+    nothing.
+    """
     end = time.perf_counter() + limit
     while time.perf_counter() < end:
         before = time.process_time()
-        time.sleep(0.002)
-        if time.process_time() - before < 0.0005:
+        time.sleep(0.03)
+        if time.process_time() - before < 0.002:
             return
 
 
@@ -48,8 +53,12 @@ def _machine_busy() -> float:
 
 
 def timed(call: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Seconds a call takes, the mean of some in a row, and CPU seconds others used meanwhile."""
+    """Seconds a call takes, the mean of some in a row, and CPU seconds others used meanwhile.
+
+    One call before them wakes the threads that a rest has put to sleep.
+    """
     rest()
+    call()
     busy, own, start = _machine_busy(), time.process_time(), time.perf_counter()
     for _ in range(repeats):
         call()
