@@ -14,7 +14,7 @@ from devconv import functional as F
 from devconv.testing import generic
 
 LIBRARIES = ("numpy", "torch", "jax")
-CHOSEN = ("A", "B", "F", "H", "L", "S")
+CHOSEN = ("A", "B", "F", "H", "L", "S", "depthwise")
 
 
 def calls(shape: Any, library: str, *, written_once: bool) -> Any:
@@ -23,6 +23,7 @@ def calls(shape: Any, library: str, *, written_once: bool) -> Any:
     host = arrays(shape)
     x, weight, dy = (device.asarray(channels_last(a)) for a in host)
     options: dict[str, Any] = {"stride": shape.stride, "padding": shape.padding}
+    options["groups"] = shape.groups
 
     def both(x: Any, weight: Any, dy: Any) -> Any:
         y, pullback = F.conv.vjp(x, weight, **options)

@@ -56,7 +56,7 @@ def check_convolution(backend: Backend) -> None:
     few = backend.name == "jax"  # which compiles for each new shape
     for geometry in GEOMETRIES[1:3] if few else GEOMETRIES:
         w = plan(*geometry)
-        for groups, c, o in ((1, 3, 4), (2, 4, 6), (3, 3, 6))[: 2 if few else 3]:
+        for groups, c, o in ((1, 3, 4), (2, 4, 6), (3, 3, 6), (3, 3, 3))[: 2 if few else 4]:
             x = backend.asarray(rng.standard_normal((2, *w.size, c)))
             weight = backend.asarray(rng.standard_normal((o, c // groups, *w.kernel)))
             dy = backend.asarray(rng.standard_normal((2, *w.out, o)))
@@ -107,6 +107,8 @@ def check_columns(backend: Backend) -> None:
 CHECKS: dict[str, Callable[[Backend], None]] = {
     "take": check_take,
     "columns": check_columns,
+    "weigh": check_convolution,
+    "weigh_back": check_convolution,
     "correlate": check_convolution,
     "input_cotangent": check_convolution,
     "kernel_cotangent": check_convolution,

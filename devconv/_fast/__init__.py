@@ -29,6 +29,8 @@ TABLE: dict[tuple[str, str], Route] = {
     ("take", "cupy"): cupy.take,
     ("take", "torch"): torch.take,
     ("columns", "numpy"): numpy.columns,
+    ("weigh", "numpy"): numpy.weigh,
+    ("weigh_back", "numpy"): numpy.weigh_back,
     ("correlate", "torch"): torch.correlate,
     ("correlate", "jax"): jax.correlate,
     ("input_cotangent", "torch"): torch.input_cotangent,

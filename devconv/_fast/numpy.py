@@ -42,6 +42,24 @@ def columns(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Sha
     return copy.reshape(rows, windows.size // rows)
 
 
+def weigh(windows: Array, kernel: Array) -> Array:
+    """Each channel's weighted window sums, in one pass without intermediate results.
+
+    ``(N, *out, C)`` of the windows ``(N, *out, *kernel, C)`` and the kernel ``(*kernel, C)``.
+    """
+    axes = list(range(windows.ndim))
+    rank = kernel.ndim - 1
+    outer, taps = axes[: 1 + rank], axes[1 + rank : -1]
+    return np.einsum(windows, axes, kernel, [*taps, axes[-1]], [*outer, axes[-1]])
+
+
+def weigh_back(windows: Array, dy: Array) -> Array:
+    """The adjoint in the kernel: ``(*kernel, C)`` of the windows and ``dy (N, *out, C)``."""
+    axes = list(range(windows.ndim))
+    outer, taps = axes[: dy.ndim - 1], axes[dy.ndim - 1 : -1]
+    return np.einsum(windows, axes, dy, [*outer, axes[-1]], [*taps, axes[-1]])
+
+
 def _scratch(size: int) -> np.ndarray:
     """At least so many bytes that belong to this thread."""
     kept = getattr(_own, "scratch", None)

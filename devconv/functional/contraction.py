@@ -138,7 +138,9 @@ class Depthwise:
         self.taps = math.prod(self.shape[2:])
         self.bytes_per_window = 4 * weight.shape[0] * max(4, _itemsize(weight))
         flat = xp.reshape(_array.widen(weight), (groups, self.multiple, self.taps))
-        self.kernel = xp.permute_dims(flat, (2, 0, 1))  # (taps, C, m)
+        ordered = xp.permute_dims(flat, (2, 0, 1))
+        in_a_row = xp.reshape(ordered, (weight.shape[0] * self.taps,))
+        self.kernel = xp.reshape(in_a_row, (self.taps, groups, self.multiple))
 
     def _taps(self, slab: Array, w: Windows) -> Iterator[Array]:
         xp = _array.array_namespace(slab)
@@ -153,6 +155,10 @@ class Depthwise:
     def forward(self, slab: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
         xp = _array.array_namespace(slab)
+        route = _fast.route("weigh", slab) if self.multiple == 1 else None
+        if route is not None:
+            kernel = xp.reshape(self.kernel, (*w.kernel, self.channels))
+            return route(take(_array.widen(slab), w), kernel)
         total = None
         for t, pixels in enumerate(self._taps(slab, w)):
             product = pixels * self.kernel[t, ...]
@@ -169,6 +175,10 @@ class Depthwise:
     def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
         xp = _array.array_namespace(slab)
+        route = _fast.route("weigh_back", slab) if self.multiple == 1 else None
+        if route is not None:
+            share = route(take(_array.widen(slab), w), _array.widen(dy))
+            return xp.reshape(share, (self.taps, self.channels, 1))
         dy, axes = self._split(dy), tuple(range(1 + len(w.out)))
         return xp.stack([xp.sum(pixels * dy, axis=axes) for pixels in self._taps(slab, w)])
 
