@@ -70,12 +70,12 @@ def route(primitive: str, x: Array) -> Route | None:
     return TABLE.get((primitive, library(array_namespace(x))))
 
 
-def convolution(primitive: str, x: Array, weight: Array, windows: Plan) -> Route | None:
+def convolution(primitive: str, x: Array, windows: Plan, groups: int) -> Route | None:
     """The quicker route through a whole convolution, where it says the same for these arrays."""
     found = route(primitive, x)
     if found is None or not windows.is_whole:  # a library works the number of windows out itself
         return None
-    if _SUITS[library(array_namespace(x))](x, weight, windows):
+    if _SUITS[library(array_namespace(x))](x, windows, groups):
         return found
     return None
 

@@ -17,7 +17,7 @@ def take(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Shape)
     return slab.as_strided(shape, strides)
 
 
-def suits(x: Array, weight: Array, w: Plan) -> bool:
+def suits(x: Array, w: Plan, groups: int) -> bool:
     """Whether PyTorch's convolution says the same: full precision, CPU, one to three dimensions.
 
     On a GPU its float32 products may be rounded to TF32, so there it is not asked.

@@ -102,7 +102,7 @@ def conv(
 
 def correlate(x: Array, weight: Array, w: Windows, groups: int) -> Array:
     """``y (N, *out, O)``: the windows of ``x`` (N, *size, C) contracted with the kernel."""
-    route = _fast.convolution("correlate", x, weight, w)
+    route = _fast.convolution("correlate", x, w, groups)
     if route is not None:
         return route(x, weight, w, groups)
     contract = contraction(weight, groups)
@@ -121,7 +121,7 @@ def input_cotangent(dy: Array, weight: Array, w: Windows, groups: int) -> Array:
     At stride 1 a convolution of ``dy`` with the flipped kernel, input and output channels
     exchanged; otherwise the transposed contraction and the adjoint of taking windows.
     """
-    route = _fast.convolution("input_cotangent", dy, weight, w)
+    route = _fast.convolution("input_cotangent", dy, w, groups)
     if route is not None:
         return route(dy, weight, w, groups)
     back = w.transposed()
@@ -144,7 +144,7 @@ def input_cotangent(dy: Array, weight: Array, w: Windows, groups: int) -> Array:
 
 def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Windows, groups: int) -> Array:
     """``dweight (O, C/G, *kernel)``: each tap's inner product of input and ``dy``."""
-    route = _fast.convolution("kernel_cotangent", x, weight, w)
+    route = _fast.convolution("kernel_cotangent", x, w, groups)
     if route is not None:
         return route(x, dy, weight, w, groups)
     contract = contraction(weight, groups)
