@@ -5,9 +5,19 @@ array-api-strict. :mod:`devconv.functional` has the operations, the names here t
 what trains them.
 """
 
-from devconv import checkpoint, data, functional, initializers, models, optim, random, training
+from devconv import (
+    checkpoint,
+    data,
+    functional,
+    initializers,
+    models,
+    optim,
+    random,
+    testing,
+    training,
+)
 from devconv._array import to_numpy
-from devconv._check import DevconvError
+from devconv._check import DevconvError, InvalidType, InvalidValue
 from devconv.checkpoint import load, save
 from devconv.device import Device, device, device_of, to_device
 from devconv.layers import *  # noqa: F403
@@ -20,6 +30,8 @@ __all__ = [
     "DevconvError",
     "Device",
     "History",
+    "InvalidType",
+    "InvalidValue",
     "Trainer",
     "__version__",
     "checkpoint",
@@ -33,6 +45,7 @@ __all__ = [
     "optim",
     "random",
     "save",
+    "testing",
     "to_device",
     "to_numpy",
     "training",

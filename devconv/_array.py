@@ -7,6 +7,7 @@ library spells its devices, its half-precision types or its way to NumPy.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
@@ -176,6 +177,21 @@ def cast(x: Array, dtype: Any) -> Array:
     return x if x.dtype == dtype else array_namespace(x).astype(x, dtype)
 
 
+def copied(x: Array) -> Array:
+    """The same numbers in memory of their own."""
+    return array_namespace(x).asarray(x, copy=True)
+
+
+def detached(x: Array) -> Array:
+    """``x`` without the graph that PyTorch's own autograd may have tied to it."""
+    return x.detach() if getattr(x, "requires_grad", False) else x
+
+
+def is_traced(x: Array) -> bool:
+    """Whether ``x`` stands for an array that ``jax.jit`` will know later."""
+    return library(array_namespace(x)) == "jax" and device(x) is None
+
+
 def on_device(x: Array) -> AbstractContextManager[Any]:
     """Make the device of ``x`` the current one where a library has such a thing (CuPy).
 
@@ -264,16 +280,21 @@ class ReadOnly(Mapping[str, Array]):
 
 def _tell_jax() -> None:
     """Register :class:`ReadOnly` as a container with JAX, if JAX is in use."""
-    if "jax" in sys.modules and not _told:
-        _told.append("jax")
+    if "jax" not in sys.modules or _told:
+        return
+    with _telling:
+        if _told or not hasattr(sys.modules["jax"], "tree_util"):
+            return  # told by another thread, or still being imported: the next time, then
         _module("jax").tree_util.register_pytree_with_keys(
             ReadOnly,
             lambda m: ([(_module("jax").tree_util.DictKey(n), m[n]) for n in m], tuple(m)),
             lambda names, arrays: ReadOnly(dict(zip(names, arrays, strict=True))),
         )
+        _told.append("jax")
 
 
 _told: list[str] = []
+_telling = threading.Lock()
 
 
 def _module(name: str) -> ModuleType:

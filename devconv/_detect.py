@@ -1,6 +1,6 @@
 """Finding devices: each library's way to its own, and what to do where there is none.
 
-Helpers of :mod:`devconv.device`, which alone calls them. Whether a library imports and what
+Used by :mod:`devconv.device` alone. Whether a library imports and what
 it sees is asked when first needed, once, and the answer is kept, a refusal included.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def save_training(
 
 
 def load_training(
-    path: str | os.PathLike[str], model: Layer, optimizer: Optimizer, *, needs: Sequence[str] = ()
+    path: str | os.PathLike[str], model: Layer, optimizer: Optimizer, *, needs: Needs | None = None
 ) -> dict[str, Any]:
     """Read what :func:`save_training` wrote, onto the model's device.
 
@@ -135,7 +135,7 @@ def load_training(
         path: the file.
         model: a layer with the names and shapes of the saved one.
         optimizer: one of the saved kind, for ``model``.
-        needs: names that the run's ``progress`` must hold.
+        needs: what the run's ``progress`` must hold, and what tells whether it is sound.
 
     Returns:
         The run's ``progress``.
@@ -145,7 +145,7 @@ def load_training(
             one without a training run; model and optimizer are as they were then.
     """
     arrays, dtypes, metadata = read_arrays(path)
-    record = _record(path, metadata, needs)
+    record = _record(path, metadata, needs or {})
     if record["optimizer"] != type(optimizer).__name__:
         raise InvalidValue(
             f"{path}: the run was made with {record['optimizer']}, this optimizer is "
@@ -160,11 +160,12 @@ def load_training(
     return dict(record["progress"])
 
 
+Needs = Mapping[str, Callable[[Any], bool]]
 _RECORD = {"optimizer": str, "steps": int, "lr": float, "generator": dict, "progress": dict}
 
 
 def _record(
-    path: str | os.PathLike[str], metadata: Mapping[str, str], needs: Sequence[str]
+    path: str | os.PathLike[str], metadata: Mapping[str, str], needs: Needs
 ) -> dict[str, Any]:
     """What the metadata says of the run, complete or refused."""
     if "devconv" not in metadata:
@@ -174,7 +175,7 @@ def _record(
     try:
         record = json.loads(metadata["devconv"])
         found = [isinstance(record[name], kind) for name, kind in _RECORD.items()]
-        found += [name in record["progress"] for name in needs]
+        found += [is_sound(record["progress"][name]) for name, is_sound in needs.items()]
         if all(found) and {"seed", "draws"} <= record["generator"].keys():
             return dict(record)
     except (ValueError, KeyError, TypeError):
@@ -210,6 +211,8 @@ def read_arrays(
         content = Path(path).read_bytes()
     except FileNotFoundError:
         raise InvalidValue(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise InvalidValue(f"{path}: cannot be read ({error.strerror})") from None
     try:
         entries = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
         length = int.from_bytes(content[:8], "little")

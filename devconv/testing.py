@@ -58,14 +58,9 @@ def check_vjp(
     xp, device = _array.array_namespace(y), _array.device(y)
     dy = rng.standard_normal(tuple(y.shape))
     cotangents = pullback(_to(xp, dy, y.dtype, device))
-    if len(cotangents) != len(args):
-        raise AssertionError(
-            f"{op.__name__}: pullback returned {len(cotangents)} cotangents for "
-            f"{len(args)} arguments"
-        )
     smooth = [i for i, d in enumerate(cotangents) if d is not None]
     for i in smooth:
-        _same_kind(op, i, args[i], cotangents[i])
+        _check_float64(i, args[i])
 
     def evaluate(moved: Mapping[int, np.ndarray], amount: float) -> np.ndarray:
         inputs = [
@@ -97,14 +92,9 @@ def _to(xp: Any, x: np.ndarray, dtype: Any, device: Any) -> Array:
     return xp.asarray(np.array(x, order="C"), dtype=dtype, device=device)
 
 
-def _same_kind(op: Operation[Any], i: int, x: Any, d: Any) -> None:
+def _check_float64(i: int, x: Any) -> None:
     if _array.dtype_name(x.dtype) != "float64":
         raise TypeError(
             f"check_vjp: argument {i} is {_array.dtype_name(x.dtype)}, expected float64; "
             "a difference quotient needs the digits"
-        )
-    if tuple(d.shape) != tuple(x.shape) or d.dtype != x.dtype:
-        raise AssertionError(
-            f"{op.__name__}: cotangent {i} has shape {tuple(d.shape)} and dtype {d.dtype}, its "
-            f"argument {tuple(x.shape)} and {x.dtype}"
         )

@@ -58,6 +58,7 @@ def table() -> str:
         cases = by_name.get(name, [])
         beside = sum(case.torch is not None for case in cases)
         cells = [" ".join(SHORT[d] for d in dtypes(cases, library)) for library in TITLES]
+        cells[-1] = f"({cells[-1]})"  # no run on record
         lines.append(f"| `{name}` | {len(cases)} | {beside} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -69,7 +70,8 @@ def page() -> str:
 Every operation, forward and pullback, and the floating dtypes it is tested in on each library.
 A case is one choice of options and shapes; each is held against the plain definition in
 float64, against central differences, and, where PyTorch has the operation, against its result
-and its gradient. CuPy runs the same cases where there is a GPU; no such run is on record yet.
+and its gradient. CuPy runs the same cases where there is a GPU; no such run is on record yet,
+so its column is in brackets.
 
 This page is written by `python -m tests.capabilities` from the table the tests are derived
 from, and a test holds the two equal.

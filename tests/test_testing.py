@@ -75,14 +75,14 @@ def test_a_wrong_convolution_is_found_out() -> None:
 
 
 def test_every_argument_must_be_answered() -> None:
-    with pytest.raises(AssertionError, match=r"pullback returned 1 cotangents for 2 arguments"):
+    with pytest.raises(TypeError, match=r"one cotangent for each of 2 arguments .*, got 1 of them"):
         check_vjp(product(lambda x, y, dy: (y * dy,)), X, Y)
 
 
 def test_a_cotangent_of_another_shape_is_found_out() -> None:
     wrong = product(lambda x, y, dy: ((y * dy)[0], x * dy))
     with pytest.raises(
-        AssertionError, match=r"cotangent 0 has shape \(3,\) and dtype float64, its"
+        ValueError, match=r"cotangent of shape \(3,\) for argument 0, whose shape is \(1, 3\)"
     ):
         check_vjp(wrong, X, Y)
 

@@ -39,7 +39,7 @@ def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array:
     """``dx (N, *size, C)`` for ``dy (N, *out, O)``."""
     torch = importlib.import_module("torch")
     shape = (dy.shape[0], weight.shape[1] * groups, *w.size)
-    like = torch.empty(1, dtype=dy.dtype).expand(shape)
+    like = dy.new_empty(1).expand(shape)
     image, padding = _padded(torch, like, w)
     dx = _backward(torch, _first(dy), image, weight, w, padding, groups, (True, False, False))[0]
     inside = tuple(

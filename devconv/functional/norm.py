@@ -120,6 +120,9 @@ def batch_norm_and_statistics(
     return (y, xp.reshape(mean, channels), xp.reshape(var, channels)), pullback
 
 
+batch_norm_and_statistics.__name__ = "batch_norm"  # in messages: the name a user knows
+
+
 @differentiable(statistics=("weight", "bias"))
 def layer_norm(
     x: Array,

@@ -107,7 +107,12 @@ class Operation(Generic[P]):
             every, chosen = self._completed(args, options)
             self._check(every, chosen)
             with _array.on_device(every[0]):
-                y, pullback = self.__wrapped__(*every, **chosen)
+                made = self.__wrapped__(*every, **chosen)
+            if not (isinstance(made, tuple) and len(made) == 2 and callable(made[1])):
+                raise InvalidType(
+                    f"the operation's function must return (y, pullback), got {type(made).__name__}"
+                )
+            y, pullback = made
         out = y[0] if isinstance(y, tuple) else _array.as_array(y)
         return (y if isinstance(y, tuple) else out), self._guarded(pullback, out, args)
 
@@ -131,9 +136,11 @@ class Operation(Generic[P]):
             with located(kind):
                 _check_cotangent(dy, shape, dtype, where, place)
                 with _array.on_device(dy):
+                    found = pullback(dy)
+                    _check_cotangents(found, args)
                     return tuple(
                         None if d is None or x is None else _array.as_array(_array.cast(d, x.dtype))
-                        for x, d in zip(args, pullback(dy), strict=False)
+                        for x, d in zip(args, found, strict=False)
                     )
 
         return checked
@@ -204,12 +211,29 @@ def check_together(named: Sequence[tuple[str, Array]]) -> None:
             raise InvalidType(
                 f"{first} is a {_array.NAMES.get(ours, ours)} array on {a} and {name} a "
                 f"{_array.NAMES.get(theirs, theirs)} array on {b}; bring them together: "
-                f'{first} = dc.to_device({first}, "{b}") or model.to("{a}")'
+                f'{first} = dc.to_device({first}, "{b}") or model.to("{a}"), or '
+                f'{name} = dc.to_device({name}, "{a}")'
             )
         raise InvalidValue(
             f"{first} is on {a} and {name} on {b}; bring them together: "
             f'{first} = dc.to_device({first}, "{b}") or model.to("{a}")'
         )
+
+
+def _check_cotangents(found: Any, args: tuple[Any, ...]) -> None:
+    """Refuse what a pullback must not return: the mistakes of whoever wrote it."""
+    if not isinstance(found, tuple) or len(found) < len(args):
+        what = f"{len(found)} of them" if isinstance(found, tuple) else type(found).__name__
+        raise InvalidType(
+            f"the pullback must return a tuple with one cotangent for each of {len(args)} "
+            f"arguments (None where there is none), got {what}"
+        )
+    for position, (x, d) in enumerate(zip(args, found, strict=False)):
+        if x is not None and d is not None and tuple(d.shape) != tuple(x.shape):
+            raise InvalidValue(
+                f"the pullback returned a cotangent of shape {tuple(d.shape)} for argument "
+                f"{position}, whose shape is {tuple(x.shape)}"
+            )
 
 
 def _check_cotangent(dy: Any, shape: tuple[int, ...], dtype: Any, xp: Any, place: Any) -> None:

@@ -89,7 +89,7 @@ def max_pool(
     y = assemble(largest, pixels, w, channels=x.shape[1], bytes_per_window=budget, fill=-math.inf)
 
     def pullback(dy: Array) -> tuple[Array, ...]:
-        dy = channels_last(dy)
+        dy = _array.widen(channels_last(dy))  # windows overlap: their shares add up
 
         def body(tile: Tile) -> Array:
             share = dy[tile.images, tile.rows, ...]

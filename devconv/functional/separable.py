@@ -103,11 +103,11 @@ def weigh(x: Array, reads: Reads, axis: int) -> Array:
         return x
     xp = _array.array_namespace(x)
     windows = gather(x, reads, axis)
-    if reads.weights is not None:
-        windows = windows * _table(reads.factors, x.dtype, windows, axis)
-    elif any(n < reads.width for n in reads.counts):
+    if any(n < reads.width for n in reads.counts):  # not 0 times it: it may be NaN
         read = _table(reads.is_read, xp.bool, windows, axis)
         windows = xp.where(read, windows, xp.zeros_like(windows))
+    if reads.weights is not None:
+        windows = windows * _table(reads.factors, x.dtype, windows, axis)
     if reads.width == 1:
         return xp.squeeze(windows, axis=axis + 1)
     return xp.sum(windows, axis=axis + 1)

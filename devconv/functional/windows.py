@@ -4,7 +4,7 @@ One sentence carries every spatial operation: take windows, contract, and go bac
 transposed contraction and the adjoint of taking windows. :class:`Windows` is the plan, pure
 arithmetic on ints; the functions below it carry it out. Images are ``(N, *spatial, C)``
 here: a row of a window is then one contiguous run of memory. Convolution and pooling are
-built on this room; nothing above :mod:`devconv.functional` enters it.
+built on this room; layers ask it for output sizes.
 """
 
 from __future__ import annotations
@@ -142,16 +142,16 @@ def plan(
     out = []
     for n, k, s, (before, after), d in zip(size, kernel, stride, padding, dilation, strict=True):
         room = n + before + after - d * (k - 1) - 1
-        if room < 0:
+        count = room // s + 1
+        if ceil_mode and room % s and count * s < n + before:
+            count += 1
+        if count < 1:
             padded = tuple(a + sum(p) for a, p in zip(size, padding, strict=True))
             extent = tuple(e * (c - 1) + 1 for e, c in zip(dilation, kernel, strict=True))
             raise InvalidValue(
                 f"the output would be empty: kernel {kernel} with dilation {dilation} spans "
                 f"{extent} pixels, the padded input {padded}; use a smaller kernel or more padding"
             )
-        count = room // s + 1
-        if ceil_mode and room % s and count * s < n + before:
-            count += 1
         out.append(count)
     return Windows(size, kernel, stride, padding, dilation, tuple(out))
 

@@ -288,10 +288,17 @@ class Layer:
         self, x: Array, training: bool, key: Array | None, finish: Callable[[Array, Pullback], T]
     ) -> T:
         """Run the layer, then ``finish(y, pullback)``; if that succeeds, keep new buffers."""
+        if _array.is_array(x) and _array.is_traced(x):
+            with located(type(self).__name__):
+                raise InvalidType(
+                    "x is traced by jax.jit, which would keep this layer's arrays as they are "
+                    "now; trace dc.pure(layer).vjp(parameters, buffers, x) instead"
+                )
 
         def run() -> T:
             scope = self._scope(training=training, key=self._next_key if key is None else key)
-            result = finish(*self.apply_vjp(scope, x))
+            y, pullback = self.apply_vjp(scope, x)
+            result = finish(y, placed_back(pullback))
             self._keep(scope.renewed)
             self._draws += key is None and scope.has_drawn
             return result
@@ -412,7 +419,11 @@ class Layer:
         if not renewed:
             return
         for path, layer in self._firsts():
-            mine = {n: renewed[join(path, n)] for n in layer._arrays if join(path, n) in renewed}
+            mine = {
+                n: _array.detached(renewed[join(path, n)])
+                for n in layer._arrays
+                if join(path, n) in renewed
+            }
             if mine:
                 layer._arrays = {**layer._arrays, **mine}
 
@@ -422,6 +433,18 @@ def _floating_name(dtype: Any) -> str:
     if name not in ("float32", "float64", *_array.HALF):
         raise InvalidType(f"dtype must be float16, bfloat16, float32 or float64, got {name}")
     return name
+
+
+def placed_back(pullback: Pullback) -> Pullback:
+    """The same pullback, run with the device of ``dy`` as the current one."""
+
+    def back(dy: Array) -> tuple[Array, dict[str, Array]]:
+        if not _array.is_array(dy):
+            raise InvalidType(f"pullback: dy must be an array, got {type(dy).__name__}")
+        with _array.on_device(dy):
+            return pullback(dy)
+
+    return back
 
 
 def _drawn(name: str, declared: Parameter | Buffer, rng: Any) -> Array:
@@ -434,7 +457,7 @@ def _drawn(name: str, declared: Parameter | Buffer, rng: Any) -> Array:
             f"the initializer of {name} made {kind} {shape or ()}, expected floating numbers "
             f"of shape {declared.shape}"
         )
-    return array
+    return _array.to_numpy(array).copy()  # the initializer may hand out one array twice
 
 
 def _copied(x: Array, place: Device, dtype: str) -> Array:

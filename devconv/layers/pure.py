@@ -13,7 +13,7 @@ from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located
 from devconv.functional.operation import Operation, check_together
-from devconv.layers.layer import Layer
+from devconv.layers.layer import Layer, placed_back
 from devconv.layers.scope import Pullback, Scope, Trace
 
 Arrays = Mapping[str, Array]
@@ -57,7 +57,7 @@ class Pure:
         scope = self._scope(parameters, buffers, x, training=training, key=key)
         with _array.on_device(x):
             y, pullback = self.layer.apply_vjp(scope, x)
-        return (y, {**buffers, **scope.renewed}), pullback
+        return (y, {**buffers, **scope.renewed}), placed_back(pullback)
 
     def _scope(
         self,
@@ -112,7 +112,7 @@ def pure(layer: Layer) -> Pure:
         layer: a layer whose sizes are known.
 
     Returns:
-        A function that may be traced by ``jax.jit``; it holds no arrays.
+        A function that may be traced by ``jax.jit``, with the arrays handed in.
 
     Raises:
         ValueError: a layer with sizes that are not known yet.
@@ -227,7 +227,8 @@ def _loss_and_cotangent(
             f"value_and_grad: the loss has shape {tuple(value.shape)}, expected one number; "
             'use reduction="mean" or "sum"'
         )
-    dy = pullback(_array.array_namespace(value).ones_like(value))[0]
+    with _array.on_device(value):
+        dy = pullback(_array.array_namespace(value).ones_like(value))[0]
     if dy is None:
         raise InvalidValue(f"value_and_grad: {loss.__name__} has no derivative in its input")
     return value, dy

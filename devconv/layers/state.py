@@ -1,6 +1,6 @@
 """A layer's names: matching a state dict against them, and writing the layer down.
 
-Helpers of :mod:`devconv.layers.layer`, which alone calls them.
+Used by :mod:`devconv.layers.layer` alone.
 """
 
 from __future__ import annotations

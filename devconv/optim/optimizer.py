@@ -39,11 +39,20 @@ class Optimizer:
                     f"model must be a layer, got {type(model).__name__}; an optimizer binds the "
                     "new parameters to it"
                 )
-            self.lr = _check.number("lr", lr, least=0.0)
+            self.lr = lr
             self.weight_decay = _check.number("weight_decay", weight_decay, least=0.0)
         self.model = model
         self.steps = 0
         self.state: State = {}
+
+    @property
+    def lr(self) -> float:
+        """The step size; may be set anew between steps."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self._lr = _check.number("lr", lr, least=0.0)
 
     def rule(
         self, x: Array, grad: Array, moments: dict[str, Array | None], step: Any
@@ -99,6 +108,8 @@ class Optimizer:
                 kind: {name: _beside(name, moment, parameters) for name, moment in moments.items()}
                 for kind, moments in self.state.items()
             }
+        if isinstance(grads, Mapping):
+            grads = {name: _array.detached(grad) for name, grad in grads.items()}
         new_parameters, state = self.update(parameters, grads, state, self.steps + 1)
         self.model._keep({name: new_parameters[name] for name in grads})
         self.state, self.steps = state, self.steps + 1

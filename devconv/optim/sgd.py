@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from devconv import _check
+from devconv import _array, _check
 from devconv._array import Array
 from devconv._check import InvalidValue, located
 from devconv.layers import Layer
@@ -71,6 +71,9 @@ class SGD(Optimizer):
         if not self.momentum:
             return x - self.lr * grad, {}
         before = moments["momentum"]
-        b = grad if before is None else self.momentum * before + (1.0 - self.dampening) * grad
+        if before is None:
+            b = _array.copied(grad)  # whoever computed the gradient may use its memory again
+        else:
+            b = self.momentum * before + (1.0 - self.dampening) * grad
         ahead = grad + self.momentum * b if self.nesterov else b
         return x - self.lr * ahead, {"momentum": b}

@@ -6,15 +6,16 @@ from devconv import _array
 from devconv._array import Array
 
 
-def accuracy(logits: Array, target: Array) -> Array:
+def accuracy(logits: Array, target: Array, *, ignore_index: int = -100) -> Array:
     """The share of examples whose largest logit is the right class.
 
     Args:
         logits: ``(N, C, ...)``, classes on axis 1.
         target: class indices ``(N, ...)``, or probabilities with the logits' shape.
+        ignore_index: the label of examples that do not count.
 
     Returns:
-        A 0-d float32 array of their library and device, from 0 to 1.
+        A 0-d float32 array of their library and device, from 0 to 1; 0 if nothing counts.
 
     >>> import numpy as np
     >>> float(accuracy(np.asarray([[0.1, 0.9], [0.8, 0.2]]), np.asarray([1, 1])))
@@ -23,4 +24,7 @@ def accuracy(logits: Array, target: Array) -> Array:
     xp = _array.array_namespace(logits)
     chosen = xp.argmax(logits, axis=1)
     right = xp.argmax(target, axis=1) if target.ndim == logits.ndim else target
-    return xp.mean(xp.astype(chosen == xp.astype(right, chosen.dtype), xp.float32))
+    right = xp.astype(right, chosen.dtype)
+    counted = xp.sum(xp.astype(right != ignore_index, xp.float32))
+    hits = xp.sum(xp.astype(chosen == right, xp.float32))
+    return hits / xp.maximum(counted, xp.ones_like(counted))

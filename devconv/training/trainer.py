@@ -7,6 +7,7 @@ and at most twice a second for the progress bar.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from devconv import _array, checkpoint
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, integer, located
 from devconv.device import to_device
-from devconv.functional import cross_entropy
+from devconv.functional import cross_entropy, nll_loss
 from devconv.functional.loss.classification import check_labels
 from devconv.functional.operation import Operation
 from devconv.layers import Layer
@@ -68,8 +69,9 @@ class Trainer:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.loss_options = dict(loss_options or {})
         if metrics is None:
-            metrics = {"accuracy": accuracy} if loss.origin is cross_entropy else {}
+            metrics = {"accuracy": self._accuracy} if loss.origin is cross_entropy else {}
         self.metrics = dict(metrics)
+        self.adds_up = {**loss.options, **self.loss_options}.get("reduction") == "sum"
         self.history = History()
         self.epoch = 0
 
@@ -157,7 +159,7 @@ class Trainer:
         """The mean loss and metrics of the model as it infers, over batches.
 
         Returns:
-            ``{"loss": ..., "accuracy": ..., ...}``, means over examples.
+            ``{"loss": ..., "accuracy": ..., ...}``, means over the examples that count.
 
         Raises:
             ValueError: no batches.
@@ -184,9 +186,37 @@ class Trainer:
                 as it was then.
         """
         progress = checkpoint.load_training(
-            path, self.model, self.optimizer, needs=("epoch", "history")
+            path,
+            self.model,
+            self.optimizer,
+            needs={
+                "epoch": lambda epoch: isinstance(epoch, int) and epoch >= 0,
+                "history": lambda rows: (
+                    isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+                ),
+            },
         )
         self.epoch, self.history = progress["epoch"], History(progress["history"])
+
+    @property
+    def _ignored(self) -> int:
+        """The label of examples that do not count."""
+        return {**self.loss.options, **self.loss_options}.get("ignore_index", -100)
+
+    def _has_labels(self, target: Array) -> bool:
+        """Whether the target holds classes by number."""
+        return self.loss.origin in (cross_entropy, nll_loss) and _array.is_integer(target)
+
+    def counted(self, prediction: Array, targets: tuple[Array, ...]) -> Array | float:
+        """How many labels of a batch the mean loss is a mean over."""
+        if not targets or not self._has_labels(targets[0]):
+            return float(prediction.shape[0])
+        xp = _array.array_namespace(prediction)
+        labels = xp.astype(targets[0], _array.index_dtype(prediction))
+        return xp.sum(xp.astype(labels != self._ignored, xp.float32))
+
+    def _accuracy(self, prediction: Array, target: Array) -> Array:
+        return accuracy(prediction, target, ignore_index=self._ignored)
 
     def _moved(self, batch: tuple[Any, ...]) -> list[Array]:
         with located("Trainer"):
@@ -202,10 +232,9 @@ class Trainer:
                     )
                 if 0 in x.shape[:1]:
                     raise InvalidValue("there is a batch without examples; leave it out")
-            if self.loss.origin is cross_entropy and _array.is_integer(batch[1]):
+            if self._has_labels(batch[1]):
                 classes = self.model.output_shape(tuple(batch[0].shape[1:]))[0]
-                options = {**self.loss.options, **self.loss_options}
-                check_labels(batch[1], classes, options.get("ignore_index", -100))
+                check_labels(batch[1], classes, self._ignored)
         device = self.model.device
         return [to_device(x, device) for x in batch]
 
@@ -214,20 +243,30 @@ class _Meter:
     """Sums of loss and metrics that stay on the device until they are asked for."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.metrics = trainer.metrics
+        self.trainer = trainer
         self.images = self.last = 0
         self.shown = time.monotonic()
         self.sums: dict[str, Array] = {}
+        self.count: Array | float = 0.0
 
     def add(self, loss: Array, prediction: Array, targets: tuple[Array, ...]) -> None:
         """Count a batch."""
         self.last = int(prediction.shape[0])
         self.images += self.last
-        values = {"loss": loss}
-        values |= {name: metric(prediction, *targets) for name, metric in self.metrics.items()}
-        for name, value in values.items():
-            share = value * float(self.last)
-            self.sums[name] = self.sums[name] + share if name in self.sums else share
+        with _array.on_device(prediction):
+            xp, count = (
+                _array.array_namespace(prediction),
+                self.trainer.counted(prediction, targets),
+            )
+            values = {"loss": loss}
+            for name, metric in self.trainer.metrics.items():
+                values[name] = metric(prediction, *targets)
+            for name, value in values.items():
+                share = value if self.trainer.adds_up and name == "loss" else value * count
+                if not isinstance(count, float):  # the mean over no label at all is NaN
+                    share = xp.where(count == 0, xp.zeros_like(share), share)
+                self.sums[name] = self.sums[name] + share if name in self.sums else share
+            self.count = self.count + count
 
     def show(self, bar: Any) -> None:
         """Refresh the bar's numbers, at most twice a second: reading them waits."""
@@ -239,4 +278,14 @@ class _Meter:
         """The means so far."""
         if not self.images:
             raise InvalidValue("Trainer: there were no examples; batches must not be empty")
-        return {name: float(total) / self.images for name, total in self.sums.items()}
+        loss = self.sums["loss"]
+        with _array.on_device(loss):  # all numbers in one look
+            xp, count = _array.array_namespace(loss), self.count
+            if isinstance(count, float):
+                count = xp.full((), count, dtype=loss.dtype, device=_array.device(loss))
+            row = xp.stack([_array.cast(x, loss.dtype) for x in (count, *self.sums.values())])
+        counted, *totals = _array.to_numpy(row).tolist()
+        return {
+            name: total / counted if counted else math.nan
+            for name, total in zip(self.sums, totals, strict=True)
+        }

@@ -550,3 +550,15 @@ def test_the_ignored_label_may_be_out_of_range() -> None:
     assert float(F.nll_loss(log_p, ignored, ignore_index=7)) == pytest.approx(math.log(2.0))
     with pytest.raises(ValueError, match="holds labels from 1 to 7"):
         F.nll_loss(log_p, ignored, ignore_index=-100)  # not a number uint8 can hold
+
+
+def test_probabilities_have_no_ignored_class() -> None:
+    with pytest.raises(ValueError, match=r"ignore_index=1 needs class indices; target \(2, 3\)"):
+        F.cross_entropy(np.zeros((2, 3)), np.full((2, 3), 1 / 3), ignore_index=1)
+
+
+def test_an_ignored_row_may_hold_anything() -> None:
+    logits = np.asarray([[0.0, 1.0], [np.nan, 2.0]])
+    loss, pullback = F.cross_entropy.vjp(logits, np.asarray([0, -100]))
+    assert float(loss) == pytest.approx(np.log(1 + np.e))
+    assert pullback(np.ones(()))[0][1].tolist() == [0.0, 0.0]

@@ -231,7 +231,8 @@ def test_the_byte_order_of_a_file_is_no_other_dtype() -> None:
 def test_arrays_of_two_libraries_are_refused() -> None:
     message = (
         "^conv: x is a NumPy array on cpu and weight a PyTorch array on torch; bring them "
-        r'together: x = dc.to_device\(x, "torch"\) or model.to\("cpu"\)$'
+        r'together: x = dc.to_device\(x, "torch"\) or model.to\("cpu"\), or '
+        r'weight = dc.to_device\(weight, "cpu"\)$'
     )
     with pytest.raises(InvalidType, match=message):
         F.conv(X, torch(W))
@@ -389,3 +390,23 @@ def test_options_that_an_operation_does_not_have() -> None:
 def test_the_arrays_that_a_call_needs() -> None:
     assert F.conv.required == ("x", "weight")
     assert F.layer_norm.required == ("x",)
+
+
+def test_a_function_that_forgets_its_pullback_is_told() -> None:
+    @differentiable
+    def double(x: Any, /) -> Any:
+        return 2.0 * x
+
+    with pytest.raises(InvalidType, match=r"^double: the operation's function must return \(y, p"):
+        double(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("found", [np.ones((2, 3)), (), None])
+def test_a_pullback_that_forgets_its_tuple_is_told(found: Any) -> None:
+    @differentiable
+    def double(x: Any, /) -> Any:
+        return 2.0 * x, lambda dy: found
+
+    _, pullback = double.vjp(np.ones((2, 3)))
+    with pytest.raises(InvalidType, match=r"^double pullback: the pullback must return a tuple"):
+        pullback(np.ones((2, 3)))

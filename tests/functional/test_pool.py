@@ -216,3 +216,20 @@ def test_a_mean_of_no_pixels_is_zero() -> None:
     )
     np.testing.assert_array_equal(y, [[[0.0]]])
     np.testing.assert_array_equal(pullback(np.ones_like(y))[0], [[[0.0]]])
+
+
+def test_half_precision_shares_of_overlapping_windows_add_up_in_float32() -> None:
+    x = np.zeros((1, 1, 1200), dtype="float16")
+    x[0, 0, 600] = 1.0  # the maximum of hundreds of windows
+    y, pullback = F.max_pool.vjp(x, kernel_size=501, stride=1, padding=250)
+    dy = np.full(y.shape, 1.001, dtype="float16")
+    (dx,) = pullback(dy)
+    assert dx.dtype == "float16"
+    assert float(dx[0, 0, 600]) == pytest.approx(501 * float(dy[0, 0, 0]), rel=1e-3)
+
+
+def test_ceil_mode_lets_a_window_be_larger_than_the_image() -> None:
+    x = np.arange(64.0).reshape(1, 1, 8, 8)
+    assert F.max_pool(x, kernel_size=9, stride=3, ceil_mode=True).tolist() == [[[[63.0]]]]
+    with pytest.raises(ValueError, match="the output would be empty"):
+        F.max_pool(x, kernel_size=12, stride=3, ceil_mode=True)

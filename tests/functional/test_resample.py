@@ -97,3 +97,9 @@ def test_cubic_in_three_dimensions_is_one_dimension_after_the_other() -> None:
 def test_refused(options: dict[str, Any], kind: type, message: str) -> None:
     with pytest.raises(kind, match=f"upsample: {message}"):
         F.upsample(X, **options)
+
+
+def test_a_nan_goes_to_the_pixels_that_were_read_and_to_no_other() -> None:
+    _, pullback = F.upsample.vjp(np.ones((1, 1, 9)), size=3, mode="linear")
+    (dx,) = pullback(np.asarray([[[np.nan, 1.0, 1.0]]]))
+    assert np.isnan(dx[0, 0]).tolist() == [False, True, False, *[False] * 6]

@@ -259,7 +259,7 @@ def three_ways(x: Any, dy: Any, w: Windows, budget: int | None) -> tuple[Any, An
 
 def test_tiles_do_not_depend_on_the_run() -> None:
     w = plan((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
-    assert tiles(8, w, 1152, _fast.workspace(np.ones(1))) == tiles(8, w, 1152, 2**20)
+    assert tiles(8, w, 1152, _fast.workspace(np.ones(1))) == tiles(8, w, 1152, 4 * 2**20)
 
 
 def test_jax_gets_one_tile() -> None:

@@ -265,3 +265,23 @@ def test_the_layer_s_own_mappings_go_through_jit_as_they_are() -> None:
     doubled = jax.tree.map(lambda a: 2 * a, model.parameters)
     assert list(doubled) == list(model.parameters)
     np.testing.assert_array_equal(doubled["0.weight"], 2 * model.parameters["0.weight"])
+
+
+def test_a_layer_is_not_traced_by_accident() -> None:
+    jax = pytest.importorskip("jax")
+    model = dc.Dense(2, 1).build().to("jax")
+    x = model.device.asarray(np.ones((3, 2)), "float32")
+    with pytest.raises(InvalidType, match=r"^Dense: x is traced by jax.jit.*trace dc.pure"):
+        jax.jit(lambda x: model.vjp(x)[0])(x)
+    np.testing.assert_allclose(jax.jit(model)(x), model(x), rtol=1e-6)
+
+
+def test_pytorchs_own_graph_does_not_enter_the_layer() -> None:
+    torch = pytest.importorskip("torch")
+    model = dc.Sequential(dc.Dense(3, 2), dc.BatchNorm1d(2)).build().to("torch")
+    optimizer = dc.optim.SGD(model, momentum=0.9)
+    x = torch.ones(4, 3, requires_grad=True)
+    _, grads = dc.value_and_grad(model, F.mse_loss)(x, torch.zeros(4, 2))
+    optimizer.step(grads)
+    kept = [*model.state_dict().values(), *optimizer.state_dict().values()]
+    assert not any(each.requires_grad for each in kept)

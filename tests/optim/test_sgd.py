@@ -90,3 +90,11 @@ def test_without_momentum_nothing_is_kept() -> None:
 def test_options_are_checked(options: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         dc.optim.SGD(dc.Dense(2, 1), lr=0.1, **options)
+
+
+def test_the_first_momentum_has_memory_of_its_own() -> None:
+    model = dc.Dense(1, 1, bias=False, weight_init="ones").build()
+    optimizer, grad = dc.optim.SGD(model, lr=0.1, momentum=0.9), np.ones((1, 1), dtype="float32")
+    optimizer.step({"weight": grad})
+    grad[...] = 100.0
+    assert float(optimizer.state["momentum"]["weight"][0, 0]) == 1.0

@@ -41,3 +41,9 @@ def test_accuracy_reads_nothing(host_reads: Any) -> None:
     logits, target = xp.asarray(np.ones((2, 3))), xp.asarray(np.asarray([0, 1]))
     with host_reads.forbidden():
         accuracy(logits, target)
+
+
+def test_ignored_examples_do_not_count(backend: Backend) -> None:
+    logits = backend.asarray([[0.1, 0.9], [0.8, 0.2], [0.1, 0.9]], "float32")
+    assert float(accuracy(logits, backend.asarray([1, -100, 0]))) == 0.5
+    assert float(accuracy(logits, backend.asarray([-100, -100, -100]))) == 0.0

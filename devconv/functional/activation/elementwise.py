@@ -38,6 +38,6 @@ def clamped(x: Array, low: float, high: float) -> tuple[Array, Pullback]:
 def masked(dy: Array, kept: Array) -> Array:
     """``dy`` where ``kept``, else 0.
 
-    A product, because NumPy takes ten times as long to choose by a mask as to multiply.
+    A product, because NumPy takes longer to choose by a mask than to multiply.
     """
     return dy * _array.array_namespace(dy).astype(kept, dy.dtype)

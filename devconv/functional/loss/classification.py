@@ -67,6 +67,11 @@ def cross_entropy(
     classes = check_classes("logits", logits, target, class_weight)
     if is_index:
         check_labels(target, classes, ignore_index)
+    elif ignore_index >= 0:
+        raise InvalidValue(
+            f"ignore_index={ignore_index} needs class indices; target "
+            f"{tuple(target.shape)} holds probabilities"
+        )
     elif tuple(target.shape) != tuple(logits.shape):
         raise InvalidValue(
             f"target has shape {tuple(target.shape)}, expected probabilities with the logits' "
@@ -77,6 +82,7 @@ def cross_entropy(
     weight = _class_factor(class_weight, logits.ndim, axis)
     if is_index:
         hot, counted = one_hot(target, classes, axis, ignore_index, log_p)
+        log_p = xp.where(counted == 0, xp.zeros_like(log_p), log_p)  # whatever it was
     else:
         hot, counted = _array.widen(target), 1.0
     q = ((1.0 - smoothing) * hot + smoothing / classes * counted) * weight
@@ -148,6 +154,7 @@ def nll_loss(
     xp, axis = _array.array_namespace(log_probabilities), min(log_probabilities.ndim - 1, 1)
     log_p = _array.widen(log_probabilities)
     hot, _ = one_hot(target, classes, axis, ignore_index, log_p)
+    log_p = xp.where(hot == 0, xp.zeros_like(log_p), log_p)  # only the labelled class is read
     q = hot * _class_factor(class_weight, log_p.ndim, axis)
     losses = -xp.sum(_times(q, log_p), axis=axis)
     if reduction == "mean":
