@@ -51,7 +51,6 @@ def _case(op: Any, id: str, shape: Shape, output_size: Any) -> Case:
         reference=_adaptive(np.mean if average else np.max),
         torch=torch,
         options={"output_size": output_size},
-        half=average,
     )
 
 

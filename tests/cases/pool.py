@@ -91,7 +91,6 @@ def _max(id: str, shape: tuple[int, ...], **options: Any) -> Case:
         reference=max_pool,
         torch=_torch("max", len(shape) - 2, **options),
         options=options,
-        half=False,
     )
 
 

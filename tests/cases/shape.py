@@ -29,7 +29,6 @@ def _flatten(id: str, shape: tuple[int, ...], **options: Any) -> Case:
         torch=_torch_flatten(**options),
         options=options,
         batched=options.get("start") != 0,
-        half=False,
     )
 
 
@@ -77,7 +76,6 @@ def _shuffle(op: Any, reference: Any, id: str, shape: tuple[int, ...], factor: A
         reference=reference,
         torch=torch if len(shape) == 4 and isinstance(factor, int) else None,
         options={"factor": factor},
-        half=False,
     )
 
 

@@ -60,7 +60,6 @@ def _case(id: str, shape: Shape, *, meet: bool = False, **options: Any) -> Case:
         reference=max_unpool,
         torch=torch if even and not meet else None,
         options=options,
-        half=False,
     )
 
 
