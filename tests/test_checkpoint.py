@@ -324,7 +324,7 @@ def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("fault", ["write", "fsync", "chmod", "replace"])
+@pytest.mark.parametrize("fault", ["write", "fsync", "replace"])
 def test_a_kill_leaves_the_last_good_file(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,9 @@ def weigh_back(windows: Array, dy: Array) -> Array:
 
 
 def _scratch(size: int) -> np.ndarray:
-    """At least so many bytes that belong to this thread."""
+    """At least so many bytes that belong to this thread; large ones are not kept."""
+    if size > _KEPT:
+        return np.empty(size, dtype=np.uint8)
     kept = getattr(_own, "scratch", None)
     if kept is None or kept.size < size:
         kept = _own.scratch = np.empty(size, dtype=np.uint8)
@@ -69,3 +71,4 @@ def _scratch(size: int) -> np.ndarray:
 
 
 _own = threading.local()
+_KEPT = 16 * 2**20
