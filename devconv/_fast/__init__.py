@@ -26,7 +26,7 @@ Route = Callable[..., Any]
 
 TABLE: dict[tuple[str, str], Route] = {
     ("take", "numpy"): numpy.take,
-    ("take", "cupy"): cupy.take,
+    ("take", "cupy"): cupy.take,  # unmeasured: no run on a GPU is on record yet
     ("take", "torch"): torch.take,
     ("columns", "numpy"): numpy.columns,
     ("weigh", "numpy"): numpy.weigh,

@@ -19,7 +19,8 @@ def take(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Shape)
     return np.lib.stride_tricks.as_strided(slab, shape, strides, writeable=False)
 
 
-_SHORT = 8  # a row of a window of fewer numbers is copied tap by tap: longer runs, elsewhere
+_SHORT = 8
+"""A window whose rows hold fewer numbers is copied tap by tap, in runs along the image."""
 
 
 def columns(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Array:
