@@ -1,120 +1,150 @@
-"""``python -m benchmarks [convolution | routes] [--shapes A B ...] [--record]``.
+"""``python -m benchmarks [TABLE] [--record]``: measure the library beside its peers.
 
-``convolution`` measures the library on NumPy beside its peers, ``routes`` what the quicker
-routes buy on each library's arrays.
+================  ==========================================================================
+``convolution``   one convolution, forward and with both gradients (the default)
+``routes``        what the quicker routes buy on each library's arrays
+``training``      a training step of whole networks, beside PyTorch
+``inference``     their forward pass
+``memory``        peak memory of one convolution with both gradients
+``growth``        time per image at two sizes of batch
+``threads``       one thread against several
+``all``           all of these
+``gpu``           tests, parity and tables on a GPU, recorded under its name
+``picture``       the bar chart of the recorded convolutions
+``accuracy``      how far from float64 each library is
+================  ==========================================================================
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import math
+import importlib
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import threadpoolctl
+from benchmarks import (
+    convolution,
+    gpu,
+    growth,
+    inference,
+    machine,
+    memory,
+    picture,
+    routes,
+    switches,
+    threads,
+    timing,
+    training,
+)
+from benchmarks.networks import NETWORKS
+from benchmarks.options import Options, Table
+from benchmarks.place import DTYPES, Place, installed
+from benchmarks.report import RESULTS, heading, save
+from benchmarks.shapes import SHAPES
 
-from benchmarks import convolution, machine, routes, timing
-
-RESULTS = Path(__file__).parent / "results"
-
-
-def agree(reference: Any, other: Any) -> float:
-    """The largest difference of two results over the largest entry; they must be close."""
-    worst = 0.0
-    for a, b in zip(reference, other, strict=True):
-        a, b = np.asarray(a), np.asarray(b)
-        worst = max(worst, float(np.abs(a - b).max() / np.abs(a).max()))
-    if not worst < 1e-4:
-        raise SystemExit(f"results differ by {worst:.1e} of their largest entry; nothing is timed")
-    return worst
-
-
-def measure(name: str, shape: convolution.Shape, rounds: int) -> dict[str, Any]:
-    """One row of the table: seconds of each contestant, forward and with gradients."""
-    ours = convolution.devconv(shape)
-    contestants = {"devconv": ours, "written once": convolution.devconv(shape, written_once=True)}
-    for label, last in (("torch", False), ("torch channels-last", True)):
-        if (calls := convolution.torch(shape, last=last)) is not None:
-            contestants[label] = calls
-    reference = ours[1]()
-    error = max(agree(reference, calls[1]()) for calls in contestants.values())
-    row: dict[str, Any] = {"case": name, "shape": str(shape), "difference": error}
-    for index, kind in enumerate(("forward", "with gradients")):
-        row[kind] = timing.interleaved(
-            {label: calls[index] for label, calls in contestants.items()}, rounds=rounds
-        )
-    return row
+TABLES: dict[str, Table] = {
+    "convolution": convolution,
+    "routes": routes,
+    "training": training,
+    "inference": inference,
+    "memory": memory,
+    "growth": growth,
+    "threads": threads,
+}
+ON_A_GPU = (*gpu.TABLES, "growth")
+PICTURE = Path(__file__).parent.parent / "docs" / "speed.svg"
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in Markdown: milliseconds, and ratios (above 1: devconv is faster)."""
-    peers = [name for name in rows[0]["forward"] if name != "devconv"]
-    head = ["case", "N, C, size, O, kernel"]
-    for kind in ("forward", "with gradients"):
-        head += [f"{kind}, ms", *(f"{peer} / devconv" for peer in peers)]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    for row in rows:
-        cells = [row["case"], row["shape"]]
-        for kind in ("forward", "with gradients"):
-            ours = row[kind]["devconv"]
-            cells += [f"{1000 * ours:.2f}", *(f"{row[kind][peer] / ours:.2f}" for peer in peers)]
-        lines.append(f"| {' | '.join(cells)} |")
-    means = ["geometric mean", ""]
-    for kind in ("forward", "with gradients"):
-        means.append("")
-        for peer in peers:
-            logs = [math.log(row[kind][peer] / row[kind]["devconv"]) for row in rows]
-            means.append(f"{math.exp(sum(logs) / len(logs)):.2f}")
-    return "\n".join([*lines, f"| {' | '.join(means)} |"])
-
-
-def main() -> None:
-    """Measure, print the table, and record it if asked to."""
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure the library beside its peers."
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", choices=["convolution", "routes"], default="convolution")
-    parser.add_argument("--shapes", nargs="+", choices=list(convolution.SHAPES), help="some only")
+    what = [*TABLES, "all", "gpu", "picture"]
+    parser.add_argument("what", nargs="?", choices=what, default="convolution")
+    parser.add_argument("--device", choices=list(DTYPES), help="cpu, but cuda for gpu")
+    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), help="some only")
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), help="some only")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES["cuda"], help="some only")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--record", action="store_true", help="write benchmarks/results/")
-    given = parser.parse_args()
+    parser.add_argument("--record", action="store_true", help="write what was measured")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for it")
+    parser.add_argument("--parts", nargs="+", choices=gpu.PARTS, help="of gpu: some only")
+    parser.add_argument("--tests", nargs="+", default=[], help="of gpu: what pytest runs")
+    return parser.parse_args(given)
 
+
+def options(given: argparse.Namespace) -> Options:
+    """What the tables are told."""
+    kind = given.device or ("cuda" if given.what == "gpu" else "cpu")
+    return Options(
+        place=Place(kind),
+        threads=given.threads,
+        rounds=given.rounds,
+        shapes={name: SHAPES[name] for name in given.shapes or SHAPES},
+        networks=tuple(given.networks or ()),
+        dtypes=tuple(given.dtypes or ()),
+    )
+
+
+def prepare(told: Options) -> None:
+    """Settle what moves the numbers: threads, memory, PyTorch's choices."""
     timing.keep_memory()
-    threadpoolctl.threadpool_limits(given.threads)
-    if importlib.util.find_spec("torch") is not None:
-        import torch
+    switches.limit(told.threads)
+    told.place.prepare()
 
-        torch.set_num_threads(given.threads)
-    about = machine.describe(given.threads)
-    print(f"{about['cpu']}, {given.threads} threads, {about['libraries']}")
-    if about["environment"]:
-        print(f"settings that move the numbers: {about['environment']}")
-    if given.what == "routes":
-        rows = routes.measure(given.rounds)
-        text = routes.table(rows)
-    else:
-        rows = []
-        for name in given.shapes or convolution.SHAPES:
-            rows.append(measure(name, convolution.SHAPES[name], given.rounds))
-            print(table(rows[-1:]).splitlines()[-2], flush=True)
-        text = table(rows)
-    print(text)
-    if given.record:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{given.what}-{machine.label()}"
-        record = {"machine": about, "rows": rows}
-        path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-        path.with_suffix(".md").write_text(
-            f"{about['cpu']}, {given.threads} threads, {about['libraries']}\n\n"
-            f"Ratios are seconds of the other over seconds of devconv: above 1, devconv is "
-            f"quicker.\n\n{text}\n"
-        )
-        print(f"recorded in benchmarks/results/{path.name}.json and .md")
+
+def measure(names: Sequence[str], told: Options, out: Path | None) -> None:
+    """Measure tables, print them, and write each as soon as it is there."""
+    about = machine.describe(told.threads, told.place)
+    print(heading(about))
+    for name in names:
+        rows = TABLES[name].measure(told)
+        text = TABLES[name].table(rows)
+        print(f"\n{text}\n", flush=True)
+        if out is not None:
+            path = out / f"{name}-{machine.label(told.place)}"
+            save(path, {"machine": about, "rows": rows}, f"{heading(about)}\n\n{text}")
+            print(f"recorded in {path}.json and .md")
+
+
+def draw(out: Path) -> None:
+    """The bar chart of this machine's record, or of the only one there is."""
+    mine = out / f"convolution-{machine.label(Place())}.json"
+    found = [mine] if mine.exists() else sorted(out.glob("convolution-*-cores.json"))
+    if not found:
+        raise SystemExit("nothing to draw: run python -m benchmarks convolution --record first")
+    picture.draw(picture.load(found[0]), PICTURE)
+    print(f"drawn from {found[0].name}: {PICTURE}")
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    given = sys.argv[1:] if given is None else given
+    if given[:1] == ["accuracy"] and installed("benchmarks.accuracy"):
+        importlib.import_module("benchmarks.accuracy").main(given[1:])
+        return
+    said = arguments(given)
+    if said.what == "picture":
+        draw(said.out)
+        return
+    told = options(said)
+    if told.place.missing:
+        raise SystemExit(told.place.missing)
+    if told.place.is_gpu and said.what not in ("gpu", *ON_A_GPU):
+        raise SystemExit(f"{said.what} is measured on the CPU; on a GPU: {', '.join(ON_A_GPU)}")
+    prepare(told)
+    if said.what == "gpu":
+        if not gpu.run(told, said.out, said.parts or gpu.PARTS, said.tests):
+            raise SystemExit(1)
+        return
+    names = list(TABLES) if said.what == "all" else [said.what]
+    measure(names, told, said.out if said.record else None)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import re
@@ -11,10 +12,13 @@ from typing import Any
 
 import threadpoolctl
 
-LIBRARIES = ("numpy", "torch", "jax", "cupy", "mygrad")
+from benchmarks.place import Place
+
+LIBRARIES = ("numpy", "numba", "torch", "jax", "cupy-cuda12x", "cupy-cuda13x", "mygrad")
+SETTINGS = "OPENBLAS_|OMP_|MKL_|NUMBA_|CUPY_|DEVCONV_|XLA_|TORCH_"
 
 
-def describe(threads: int) -> dict[str, Any]:
+def describe(threads: int, place: Place) -> dict[str, Any]:
     """The machine, the libraries and the settings that move the numbers."""
     versions = {}
     for name in LIBRARIES:
@@ -29,17 +33,15 @@ def describe(threads: int) -> dict[str, Any]:
     ]
     return {
         "cpu": cpu(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "gpu": place.name,
+        "cores": cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
         "libraries": versions,
         "blas": blas,
-        "environment": {
-            key: value for key, value in os.environ.items() if re.match("OPENBLAS_|OMP_|MKL_", key)
-        },
+        "environment": {key: value for key, value in os.environ.items() if re.match(SETTINGS, key)},
     }
 
 
@@ -54,8 +56,14 @@ def cpu() -> str:
     return f"{name} (AVX-512)" if "avx512f" in text else name
 
 
-def label() -> str:
-    """A file name for this machine: ``amd-epyc-2-cores``."""
-    words = re.sub(r"[^a-z0-9]+", "-", cpu().lower()).strip("-")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{words}-{cores}-cores"
+def cores() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def label(place: Place) -> str:
+    """A file name for this machine: ``amd-epyc-2-cores``, or its GPU's name."""
+    words = re.sub(r"[^a-z0-9]+", "-", (place.name or cpu()).lower()).strip("-")
+    return words if place.is_gpu else f"{words}-{cores()}-cores"

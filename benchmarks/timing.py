@@ -3,7 +3,8 @@
 What makes such comparisons false, and what is done about it: BLAS threads spin for a while
 after a product (wait until the process is at rest), fresh memory is faulted in page by page
 (malloc is told to keep what it has, for all sides), a rested CPU is faster at first (turns
-alternate A B B A), and other processes disturb (such rounds are dropped).
+alternate A B B A), and other processes disturb (such rounds are dropped). A GPU works on
+after a call has returned: the clock is read when it has finished all calls of a turn.
 """
 
 from __future__ import annotations
@@ -13,7 +14,20 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+SLOW = 0.5
+"""A call that takes longer than so many seconds needs no waking and few rounds."""
+FEW = 3
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Median seconds of each contestant, and how many counted rounds others disturbed."""
+
+    seconds: dict[str, float]
+    disturbed: int
 
 
 def keep_memory() -> None:
@@ -52,49 +66,77 @@ def _machine_busy() -> float:
     return (sum(ticks[:8]) - idle) / os.sysconf("SC_CLK_TCK")
 
 
-def timed(call: Callable[[], object], repeats: int) -> tuple[float, float]:
+def nothing() -> None:
+    """What is to be waited for where calls return with their work done."""
+
+
+def timed(
+    call: Callable[[], object],
+    repeats: int,
+    *,
+    wake: bool = True,
+    finish: Callable[[], None] = nothing,
+) -> tuple[float, float]:
     """Seconds a call takes, the mean of some in a row, and CPU seconds others used meanwhile.
 
-    One call before them wakes the threads that a rest has put to sleep.
+    Args:
+        call: what is timed.
+        repeats: calls in a row.
+        wake: whether one call before them wakes the threads that a rest has put to sleep.
+        finish: waits until the device has done what it was told.
     """
     rest()
-    call()
+    if wake:
+        call()
+    finish()
     busy, own, start = _machine_busy(), time.process_time(), time.perf_counter()
     for _ in range(repeats):
         call()
+    finish()
     seconds = time.perf_counter() - start
     others = _machine_busy() - busy - (time.process_time() - own)
     return seconds / repeats, max(others, 0.0)
 
 
 def interleaved(
-    contestants: Mapping[str, Callable[[], object]], *, rounds: int = 10, turn: float = 0.05
-) -> dict[str, float]:
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 10,
+    turn: float = 0.05,
+    finish: Callable[[], None] = nothing,
+) -> Timed:
     """The median seconds of each contestant over rounds in alternating order.
 
     Args:
-        contestants: calls that do comparable work.
+        contestants: calls that do comparable work; those slower than ``SLOW`` take part in
+            the first ``FEW`` rounds only.
         rounds: how many rounds count; disturbed ones are repeated, up to as many again.
         turn: a contestant's turn lasts about this many seconds.
+        finish: waits until the device has done what it was told.
     """
     repeats = {}
+    slow = set()
     for name, call in contestants.items():
         call()
-        seconds, _ = timed(call, 1)
+        seconds, _ = timed(call, 1, finish=finish)
         repeats[name] = max(1, min(200, round(turn / max(seconds, 1e-6))))
-    names = list(contestants)
-    measured: dict[str, list[float]] = {name: [] for name in names}
-    done = tries = 0
+        if seconds > SLOW:
+            slow.add(name)
+    measured: dict[str, list[float]] = {name: [] for name in contestants}
+    done = tries = disturbed = 0
     while done < rounds and tries < 2 * rounds:
-        order = names if tries % 2 == 0 else names[::-1]
-        turns = {name: timed(contestants[name], repeats[name]) for name in order}
+        order = [name for name in contestants if name not in slow or done < FEW]
+        turns = {
+            name: timed(contestants[name], repeats[name], wake=name not in slow, finish=finish)
+            for name in (order if tries % 2 == 0 else order[::-1])
+        }
         tries += 1
         spent = sum(seconds * repeats[name] for name, (seconds, _) in turns.items())
-        if sum(others for _, others in turns.values()) > 0.1 * spent and tries + rounds - done <= (
-            2 * rounds
-        ):
+        noisy = sum(others for _, others in turns.values()) > 0.1 * spent
+        if noisy and tries + rounds - done <= 2 * rounds:
             continue
         done += 1
+        disturbed += noisy
         for name, (seconds, _) in turns.items():
             measured[name].append(seconds)
-    return {name: statistics.median(values) for name, values in measured.items()}
+    return Timed({name: statistics.median(each) for name, each in measured.items()}, disturbed)

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import array_api_compat as compat
 import numpy as np
+from array_api_extra import at
 
 from devconv._check import InvalidType
 
@@ -44,7 +45,7 @@ def is_plain(x: object) -> bool:
 
 def is_array(x: object) -> bool:
     """Whether ``x`` is an array of a library that follows the standard."""
-    return is_plain(x) or (compat.is_array_api_obj(x) and not isinstance(x, _STRANGE))
+    return is_plain(x) or (compat.is_array_api_obj(x) and not isinstance(x, (type, *_STRANGE)))
 
 
 def array_namespace(*arrays: Array | None) -> Namespace:
@@ -54,7 +55,10 @@ def array_namespace(*arrays: Array | None) -> Namespace:
 
 def host() -> Namespace:
     """The namespace of the host's own library, NumPy."""
-    return array_namespace(np.empty(0))
+    return _HOST
+
+
+_HOST = compat.array_namespace(np.empty(0))
 
 
 @lru_cache(maxsize=64)
@@ -177,9 +181,44 @@ def cast(x: Array, dtype: Any) -> Array:
     return x if x.dtype == dtype else array_namespace(x).astype(x, dtype)
 
 
+def how_to_cast(name: str, x: Array, dtype: str) -> str:
+    """What its user writes to give the array ``x``, called ``name``, another dtype.
+
+    >>> how_to_cast("x", np.ones(2), "float32")
+    'x.astype("float32")'
+    """
+    kind = library(array_namespace(x))
+    if kind == "torch":
+        return f"{name}.to(dtype=torch.{dtype})"
+    if kind == "array_api_strict":
+        return f"xp.astype({name}, xp.{dtype})"
+    return f'{name}.astype("{dtype}")'
+
+
 def copied(x: Array) -> Array:
     """The same numbers in memory of their own."""
     return array_namespace(x).asarray(x, copy=True)
+
+
+def written(x: Array, index: Any, value: Array) -> Array:
+    """``x`` with ``value`` at ``index``; in place where the library's arrays can be written."""
+    if _is_torch(x):
+        x[index] = value
+        return x
+    return at(x)[index].set(value)
+
+
+def added(x: Array, index: Any, value: Array) -> Array:
+    """``x`` with ``value`` added at ``index``; in place as in :func:`written`."""
+    if _is_torch(x):
+        x[index] += value
+        return x
+    return at(x)[index].add(value)
+
+
+def _is_torch(x: Array) -> bool:
+    """Whether an index is PyTorch's to read: ``torch.compile`` loses its way in ``at``."""
+    return library(array_namespace(x)) == "torch"
 
 
 def detached(x: Array) -> Array:
@@ -210,7 +249,8 @@ def is_readable(x: Array) -> bool:
     if name == "array_api_strict":
         return device_name(x) == name
     if name == "torch":
-        torch = _module("torch")
+        import torch
+
         traced = torch.compiler.is_compiling() or type(x) is not torch.Tensor
         return x.device.type == "cpu" and not traced
     return False

@@ -29,11 +29,7 @@ class DevconvError(Exception):
         self.kind = ""
 
     def __str__(self) -> str:
-        where = " ".join(
-            part
-            for part in (".".join(self.path), f"({self.kind})" if self.path else self.kind)
-            if part
-        )
+        where = _where(self.path, self.kind)
         return f"{where}: {self.args[0]}" if where else str(self.args[0])
 
 
@@ -49,17 +45,61 @@ class InvalidType(DevconvError, TypeError):
 def located(kind: str, name: str | None = None) -> Iterator[None]:
     """Tell an error raised inside where it happened: in what, and under which name.
 
-    The innermost layer that has a name is the one the message names.
+    The innermost layer that has a name is the one the message names; a layer that is run by
+    itself has the name ``""``, and is named if no layer inside is. An error that is not this
+    package's own keeps its type and message, and gets a note.
     """
     try:
         yield
     except DevconvError as error:
-        if name is None:
-            error.kind = error.kind or kind
-        else:
-            error.kind = error.kind if error.path else kind
-            error.path = (name, *error.path)
+        error.path, error.kind = _within(error.path, error.kind, kind, name)
         raise
+    except Exception as error:
+        _note(error, kind, name)
+        raise
+
+
+def _within(
+    path: tuple[str, ...], inner: str, kind: str, name: str | None
+) -> tuple[tuple[str, ...], str]:
+    """The place of an error, seen from one room further out."""
+    if name is None:
+        return path, inner or kind
+    return ((name, *path) if name else path), (inner if path else kind)
+
+
+def _where(path: tuple[str, ...], kind: str) -> str:
+    """A place in words: ``0.1 (Conv2d)``, or the kind alone."""
+    return f"{'.'.join(path)} ({kind})" if path else kind
+
+
+def _note(error: Exception, kind: str, name: str | None) -> None:
+    """Write the place into the one note that says it."""
+    path, inner = getattr(error, "_place", ((), ""))
+    if inner:
+        error.__notes__.remove(f"in {_where(path, inner)}")
+    place = _within(path, inner, kind, name)
+    error.add_note(f"in {_where(*place)}")
+    vars(error)["_place"] = place
+
+
+def brief(value: Any) -> str:
+    """A value as messages show it: on one line, and not a long one.
+
+    >>> brief(["relu"] * 50)
+    "['relu', 'relu', 'relu', 'relu', 'relu', 'relu', 'relu', 're..."
+    """
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]}..."
+
+
+def flag(name: str, value: Any) -> bool:
+    """``value`` as a bool; nothing else is taken for one."""
+    if isinstance(value, bool):
+        return value
+    if type(value).__name__ not in ("bool", "bool_"):  # NumPy's own
+        raise InvalidType(f"{name} must be True or False, got {brief(value)}")
+    return bool(value)
 
 
 def integer(name: str, value: Any, *, least: int) -> int:
@@ -69,7 +109,7 @@ def integer(name: str, value: Any, *, least: int) -> int:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise InvalidType(f"{name} must be an int, got {value!r}") from None
+        raise InvalidType(f"{name} must be an int, got {brief(value)}") from None
     if number < least:
         raise InvalidValue(f"{name} must be at least {least}, got {number}")
     return number
@@ -80,7 +120,7 @@ def per_dimension(name: str, value: Any, rank: int, *, least: int) -> Shape:
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != rank:
             raise InvalidValue(
-                f"{name} needs one entry for each of {rank} spatial dimensions, got {value!r}"
+                f"{name} needs one entry for each of {rank} spatial dimensions, got {brief(value)}"
             )
         return tuple(integer(f"{name}[{i}]", v, least=least) for i, v in enumerate(value))
     return (integer(name, value, least=least),) * rank
@@ -94,7 +134,7 @@ def pairs_per_dimension(name: str, value: Any, rank: int) -> tuple[Pair, ...]:
     if len(value) != rank:
         raise InvalidValue(
             f"{name} needs one entry (an int or a (before, after) pair) for each of "
-            f"{rank} spatial dimensions, got {value!r}"
+            f"{rank} spatial dimensions, got {brief(value)}"
         )
     return tuple(_pair(f"{name}[{i}]", entry) for i, entry in enumerate(value))
 
@@ -102,7 +142,9 @@ def pairs_per_dimension(name: str, value: Any, rank: int) -> tuple[Pair, ...]:
 def _pair(name: str, entry: Any) -> Pair:
     if isinstance(entry, Sequence) and not isinstance(entry, str):
         if len(entry) != 2:
-            raise InvalidValue(f"{name} must be an int or a (before, after) pair, got {entry!r}")
+            raise InvalidValue(
+                f"{name} must be an int or a (before, after) pair, got {brief(entry)}"
+            )
         return integer(name, entry[0], least=0), integer(name, entry[1], least=0)
     amount = integer(name, entry, least=0)
     return amount, amount
@@ -113,22 +155,32 @@ def number(
 ) -> float:
     """``value`` as a float, at least ``least`` or strictly above ``above``; NaN is refused."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise InvalidType(f"{name} must be a number, got {value!r}")
+        raise InvalidType(f"{name} must be a number, got {brief(value)}")
     result = float(value)
     if result != result:
-        raise InvalidValue(f"{name} must be a number, got {value!r}")
+        raise InvalidValue(f"{name} must be a number, got {brief(value)}")
     if least is not None and result < least:
-        raise InvalidValue(f"{name} must be at least {least}, got {value!r}")
+        raise InvalidValue(f"{name} must be at least {least}, got {brief(value)}")
     if above is not None and result <= above:
-        raise InvalidValue(f"{name} must be greater than {above}, got {value!r}")
+        raise InvalidValue(f"{name} must be greater than {above}, got {brief(value)}")
+    return result
+
+
+def nonzero(name: str, value: Any) -> float:
+    """``value`` as a float other than 0."""
+    result = number(name, value)
+    if result == 0.0:
+        raise InvalidValue(f"{name} must not be 0")
     return result
 
 
 def choice(name: str, value: Any, options: Sequence[str]) -> str:
     """``value`` if it is one of ``options``."""
-    if value not in options:
-        raise InvalidValue(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
-    return str(value)
+    if not isinstance(value, str) or value not in options:
+        raise InvalidValue(
+            f"{name} must be one of {', '.join(map(repr, options))}, got {brief(value)}"
+        )
+    return value
 
 
 def rank_at_least(name: str, shape: Shape, least: int, layout: str) -> None:

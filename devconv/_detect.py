@@ -1,6 +1,6 @@
 """Finding devices: each library's way to its own, and what to do where there is none.
 
-Used by :mod:`devconv.device` alone. Whether a library imports and what
+Used by :mod:`devconv.device` and by the doctor, who reports it. Whether a library imports and what
 it sees is asked when first needed, once, and the answer is kept, a refusal included.
 """
 
@@ -25,11 +25,16 @@ FORMS = (
 
 
 class Unusable(Exception):  # an answer that is kept, shown to nobody as it is
-    """Why a device cannot be used, and what mends that."""
+    """Why a device cannot be used, what mends that, and how far it came.
 
-    def __init__(self, why: str, fix: str) -> None:
-        super().__init__(why, fix)
-        self.why, self.fix = why, fix
+    ``state`` is one of ``"missing"`` (not installed), ``"broken"`` (installed, does not
+    import or run), ``"no device"`` (the library runs and sees none), ``"no kernel"`` and
+    ``"wrong numbers"`` (a first computation on it failed, or came out wrong).
+    """
+
+    def __init__(self, why: str, fix: str, state: str) -> None:
+        super().__init__(why, fix, state)
+        self.why, self.fix, self.state = why, fix, state
 
 
 _answers: dict[str, Any] = {}
@@ -43,10 +48,10 @@ def once(question: str, ask: Callable[[], T]) -> T:
             try:
                 _answers[question] = ask()
             except Unusable as problem:
-                _answers[question] = Unusable(problem.why, problem.fix)  # without its frames
+                _answers[question] = Unusable(*problem.args)  # without its frames
         answer = _answers[question]
     if isinstance(answer, Unusable):
-        raise Unusable(answer.why, answer.fix)
+        raise Unusable(*answer.args)
     return answer
 
 
@@ -92,10 +97,9 @@ def _find_torch(spec: str, place: str) -> Any:
     if not count:
         why = f"PyTorch {torch.__version__} finds no {native.type} device"
         if native.type == "cuda" and torch.version.cuda is None:
-            raise Unusable(
-                f"{why} (built without CUDA)", "install a build with CUDA: pip install torch"
-            )
-        raise Unusable(why, "install its driver, or use another device")
+            install = "install a build with CUDA: pip install torch"
+            raise Unusable(f"{why} (built without CUDA)", install, "no device")
+        raise Unusable(why, "install its driver, or use another device", "no device")
     if index >= count:
         raise _no_such_index(spec, count, "PyTorch")
     return native
@@ -111,7 +115,8 @@ def _find_jax(spec: str, place: str) -> Any:
     except Exception as error:
         cuda = 'pip install "jax[cuda12]" or "jax[cuda13]"'
         fix = cuda if platform == "gpu" else 'use "jax" or "jax:cuda:0"'
-        raise Unusable(f"JAX {jax.__version__} has no such device ({line(error)})", fix) from None
+        why = f"JAX {jax.__version__} has no such device ({line(error)})"
+        raise Unusable(why, fix, "no device") from None
     if not number:
         return found[min(found)]
     if index not in found:
@@ -143,9 +148,9 @@ def import_library(library: str, install: str, mend: str = "") -> Any:
         return import_module(library)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == library:
-            raise Unusable(f"{NAMES[library]} is not installed", install) from None
+            raise Unusable(f"{NAMES[library]} is not installed", install, "missing") from None
         why = f"{NAMES[library]} is installed but cannot be imported ({line(error)})"
-        raise Unusable(why, mend or f"mend that installation: {install}") from None
+        raise Unusable(why, mend or f"mend that installation: {install}", "broken") from None
 
 
 def look_for_cupy() -> tuple[Any, int]:
@@ -160,10 +165,11 @@ def look_for_cupy() -> tuple[Any, int]:
             return cupy, cupy.cuda.runtime.getDeviceCount()
         title, problem = f"CuPy {cupy.__version__}", _why_no_gpu(cupy.cuda.runtime)
     except Exception as error:
-        raise Unusable(f"CuPy is installed but broken ({line(error)})", mend) from None
+        raise Unusable(f"CuPy is installed but broken ({line(error)})", mend, "broken") from None
     raise Unusable(
         f"{title} is installed, but CUDA finds no GPU ({problem})",
         "install or update the NVIDIA driver (nvidia-smi lists the GPUs it sees)",
+        "no device",
     )
 
 

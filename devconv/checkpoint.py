@@ -19,8 +19,9 @@ import safetensors.numpy
 
 from devconv import _array
 from devconv._array import Array
-from devconv._check import InvalidType, InvalidValue
+from devconv._check import InvalidType, InvalidValue, brief, located
 from devconv.layers import Layer
+from devconv.layers.hints import no_layer
 from devconv.optim import Optimizer
 
 _NAMES = {
@@ -55,6 +56,7 @@ def save(model: Layer, path: str | os.PathLike[str]) -> None:
     ...     dc.load(dc.Dense(None, 1), f"{folder}/model.safetensors")
     Dense(2, 1)  # 3
     """
+    _check_arguments("save", model, path)
     write_arrays(path, model.state_dict(), {"format": "pt"})
 
 
@@ -70,13 +72,29 @@ def load(model: Layer, path: str | os.PathLike[str], *, dtype: Any = None) -> La
         The model.
 
     Raises:
-        ValueError: no such file, a truncated one, or the file of another model; the model is
-            as it was then.
+        ValueError: no such file, a truncated one, the file of another model or of a training
+            run; the model is as it was then.
         TypeError: another dtype.
     """
-    arrays, dtypes, _ = read_arrays(path)
+    _check_arguments("load", model, path)
+    arrays, dtypes, metadata = read_arrays(path)
+    if "devconv" in metadata:
+        raise InvalidValue(
+            f"{path}: holds a training run; take it up with trainer.resume(path), then "
+            "dc.save(trainer.model, ...) makes a file of the model alone"
+        )
     _load_layer(model, arrays, dtypes, path, dtype)
     return model
+
+
+def _check_arguments(function: str, model: Any, path: Any) -> None:
+    """Refuse what is no layer, or no path, before anything is written or read."""
+    with located(function):
+        if not isinstance(model, Layer):
+            turned = " (the model comes first, then the path)" if isinstance(path, Layer) else ""
+            raise InvalidType(f"model must be a layer, got {no_layer(model)}{turned}")
+        if not isinstance(path, str | os.PathLike):
+            raise InvalidType(f"path must be a str or a path, got {brief(path)}")
 
 
 def _load_layer(
@@ -111,15 +129,17 @@ def save_training(
     Args:
         path: the file.
         model: its parameters, buffers and generator state are stored.
-        optimizer: its moments, step size and count of steps are stored.
+        optimizer: its moments, options and count of steps are stored.
         progress: what else the run wants back, as JSON.
     """
+    _check_arguments("save_training", model, path)
     arrays = {f"model.{name}": x for name, x in model.state_dict().items()}
     arrays |= {f"optimizer.{name}": x for name, x in optimizer.state_dict().items()}
     record = {
         "optimizer": type(optimizer).__name__,
         "steps": optimizer.steps,
-        "lr": float(optimizer.lr),
+        "lr": optimizer.lr,
+        "options": _described(optimizer),
         "generator": model.generator_state,
         "progress": dict(progress),
     }
@@ -134,16 +154,19 @@ def load_training(
     Args:
         path: the file.
         model: a layer with the names and shapes of the saved one.
-        optimizer: one of the saved kind, for ``model``.
+        optimizer: one of the saved kind for ``model``, made with the same options; the step
+            size becomes that of the last step, which may be another than the first.
         needs: what the run's ``progress`` must hold, and what tells whether it is sound.
 
     Returns:
         The run's ``progress``.
 
     Raises:
-        ValueError: no such file, a truncated one, the file of another model or optimizer, or
-            one without a training run; model and optimizer are as they were then.
+        ValueError: no such file, a truncated one, the file of another model or optimizer or
+            of one with other options, or one without a training run; model and optimizer are
+            as they were then.
     """
+    _check_arguments("load_training", model, path)
     arrays, dtypes, metadata = read_arrays(path)
     record = _record(path, metadata, needs or {})
     if record["optimizer"] != type(optimizer).__name__:
@@ -154,14 +177,44 @@ def load_training(
     own, moments = _part(arrays, "model."), _part(arrays, "optimizer.")
     with model._whole_or_not_at_all():
         _load_layer(model, own, _part(dtypes, "model."), path)
+        _check_options(path, record["options"], _described(optimizer))
         model.generator_state = record["generator"]
         optimizer.load_state_dict(moments, steps=record["steps"])
     optimizer.lr = record["lr"]
     return dict(record["progress"])
 
 
+def _described(optimizer: Optimizer) -> dict[str, Any]:
+    """The options an optimizer was made with, as a record has them."""
+    options = {**optimizer.options, "lr": optimizer.initial_lr}
+    return dict(json.loads(json.dumps(options, default=repr)))
+
+
+def _check_options(
+    path: str | os.PathLike[str], saved: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
+    """Refuse an optimizer that was made otherwise, naming the options that differ."""
+    names = [name for name in {**saved, **given} if saved.get(name) != given.get(name)]
+    if names:
+        theirs, ours = (
+            ", ".join(f"{name}={options.get(name)!r}" for name in names)
+            for options in (saved, given)
+        )
+        raise InvalidValue(
+            f"{path}: the run's optimizer was made with {theirs}, this one with {ours}; make it "
+            f"as that was, and change it after resume: trainer.optimizer.{names[0]} = ..."
+        )
+
+
 Needs = Mapping[str, Callable[[Any], bool]]
-_RECORD = {"optimizer": str, "steps": int, "lr": float, "generator": dict, "progress": dict}
+_RECORD = {
+    "optimizer": str,
+    "steps": int,
+    "lr": float,
+    "options": dict,
+    "generator": dict,
+    "progress": dict,
+}
 
 
 def _record(
@@ -176,6 +229,7 @@ def _record(
         record = json.loads(metadata["devconv"])
         found = [isinstance(record[name], kind) for name, kind in _RECORD.items()]
         found += [is_sound(record["progress"][name]) for name, is_sound in needs.items()]
+        found.append(record["lr"] >= 0.0)
         if all(found) and {"seed", "draws"} <= record["generator"].keys():
             return dict(record)
     except (ValueError, KeyError, TypeError):

@@ -316,16 +316,21 @@ def _first_gpu() -> Device:
 
 
 def _named(spec: str, reason: str) -> Device:
+    try:
+        return look(spec, reason)
+    except Unusable as problem:
+        raise InvalidValue(f'"{spec}" cannot be used: {problem.why}; {problem.fix}') from None
+
+
+def look(spec: str, reason: str = "asked for by name") -> Device:
+    """The device called ``spec``, or :class:`Unusable`, which keeps why and the fix apart."""
     head, _, place = spec.partition(":")
     library = {"cpu": "numpy", "cuda": "cupy"}.get(head, head)
     if library not in FIND or (":" in spec and not place):
         raise unknown(spec)
-    try:
-        found = _describe(library, FIND[library](spec, place), reason)
-        if library != "array_api_strict" and not found.place.startswith("cpu"):
-            _try_out(found)
-    except Unusable as problem:
-        raise InvalidValue(f'"{spec}" cannot be used: {problem.why}; {problem.fix}') from None
+    found = _describe(library, FIND[library](spec, place), reason)
+    if library != "array_api_strict" and not found.place.startswith("cpu"):
+        _try_out(found)
     return found
 
 
@@ -349,10 +354,13 @@ def _compute_on(candidate: Device) -> str:
     except Exception as error:
         why = f"a first computation on {candidate} failed ({line(error)})"
         libraries = f"install the CUDA libraries with it: {cupy_install()}"
-        raise Unusable(why, libraries if candidate.library == "cupy" else _CHECK) from None
+        fix = libraries if candidate.library == "cupy" else _CHECK
+        raise Unusable(why, fix, "no kernel") from None
     expected = host * 2.0 + 1.0
     if not (np.array_equal(first, expected) and np.array_equal(second, host @ expected)):
-        raise Unusable(f"a first computation on {candidate} gave wrong numbers", _CHECK)
+        raise Unusable(
+            f"a first computation on {candidate} gave wrong numbers", _CHECK, "wrong numbers"
+        )
     return name
 
 

@@ -27,6 +27,8 @@ from devconv import _array
 from devconv._array import Array, Namespace
 from devconv._check import InvalidType, InvalidValue, Shape, integer, number, show
 
+__all__ = ["bernoulli", "bits", "fold_in", "key", "normal", "permutation", "split", "uniform"]
+
 # J. Salmon, M. Moraes, R. Dror and D. Shaw, "Parallel random numbers: as easy as 1, 2, 3",
 # SC'11; the rotations and the parity word of Random123's threefry2x32.
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -38,6 +40,10 @@ _DRAW, _NUMBER, _TEXT, _SPLIT = range(4)
 
 _BLOCK = 2**15  # counters at a time on the host: what a core's cache holds
 _DIGITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # bits of a uniform
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
 
 
 def key(seed: int, *, like: Array | None = None) -> Array:
@@ -90,8 +96,8 @@ def fold_in(key: Array, data: int | str) -> Array:
     (array([-1820994721,   935721516], dtype=int32), array([-496270457,  332371053], dtype=int32))
     """
     if isinstance(data, str):
-        digest = hashlib.blake2b(data.encode(), digest_size=4).digest()
-        return _derived(key, [int.from_bytes(digest, "little")], _TEXT)[0, :]
+        number = _remembered[data] if data in _remembered else _hashed(data)
+        return _derived(key, [number], _TEXT)[0, :]
     data = integer("data", data, least=0)
     if data >= 2**32:
         raise InvalidValue(f"data must be less than 2**32, got {data}")
@@ -268,6 +274,20 @@ def beside(key: Array, x: Array) -> Array:
         return key
     xp = _array.array_namespace(x)
     return xp.asarray(key, dtype=xp.int32, device=_array.device(x))
+
+
+def remember(text: str) -> None:
+    """Hash a text that :func:`fold_in` will be given: ``torch.compile`` cannot read the hash."""
+    if text not in _remembered:
+        _remembered[text] = _hashed(text)
+
+
+_remembered: dict[str, int] = {}
+
+
+def _hashed(text: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
 
 
 def probability(name: str, value: Any) -> float:

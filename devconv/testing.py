@@ -31,15 +31,20 @@ def check_vjp(
 
     For random directions ``v`` and a random ``dy``: ``<dy, J v>``, with ``J v`` by a central
     difference of four evaluations, equals ``<pullback(dy), v>``, jointly for all arguments
-    and for each alone.
+    and for each alone. Nothing needs to be of order 1: each argument moves in proportion to its
+    own size, and what may differ is measured by the size of what is compared.
 
     Args:
         op: an operation, as made by :func:`devconv.functional.differentiable`.
         args: its arrays, in float64 (a difference quotient in float32 has three digits).
         seed: seeds the directions.
         directions: how many to try for each argument.
-        step: of the difference, relative to inputs of order 1.
-        tolerance: largest difference, relative to ``max(1, |<dy, J v>|)`` and the size of y.
+        step: of the difference, relative to each argument's mean absolute value (1 for zeros).
+            If ``y`` is rounded by more than ``tolerance`` lets through, an argument smaller
+            than 1 is moved by ``step`` itself, too.
+        tolerance: largest difference, relative to the size of the two sums: the larger of
+            ``‖dy · J v‖`` and ``‖pullback(dy) · v‖``, products entry by entry. What the rounding
+            of ``y`` does to a quotient, ``1e-13 / step · ‖dy · y‖``, comes on top.
         options: the operation's options.
 
     Raises:
@@ -61,6 +66,9 @@ def check_vjp(
     smooth = [i for i, d in enumerate(cotangents) if d is not None]
     for i in smooth:
         _check_float64(i, args[i])
+    relative = {i: _size(_array.to_numpy(args[i])) for i in smooth}
+    absolute = {i: max(1.0, size) for i, size in relative.items()}
+    noise = _ROUNDING / step * _norm(dy * _array.to_numpy(y))
 
     def evaluate(moved: Mapping[int, np.ndarray], amount: float) -> np.ndarray:
         inputs = [
@@ -74,18 +82,37 @@ def check_vjp(
 
     for group in [*([i] for i in smooth), smooth] if len(smooth) > 1 else [smooth]:
         for _ in range(directions):
-            v = {i: rng.standard_normal(tuple(args[i].shape)) for i in group}  # type: ignore[union-attr]
-            near = evaluate(v, step) - evaluate(v, -step)
-            far = evaluate(v, 2 * step) - evaluate(v, -2 * step)
-            forward = float(np.sum(dy * (8 * near - far))) / (12 * step)
-            back = sum(float(np.sum(_array.to_numpy(cotangents[i]) * v[i])) for i in group)
-            scale = max(1.0, abs(forward), float(np.sqrt(dy.size)))
-            if not abs(forward - back) <= tolerance * scale:
-                names = ", ".join(op.arguments[min(i, len(op.arguments) - 1)] for i in group)
-                raise AssertionError(
-                    f"{op.__name__}: cotangent of {names} is wrong: <pullback(dy), v> = {back!r}, "
-                    f"<dy, Jv> = {forward!r}"
-                )
+            unit = {i: rng.standard_normal(tuple(args[i].shape)) for i in group}  # type: ignore[union-attr]
+            for sizes in (relative, absolute):
+                v = {i: sizes[i] * unit[i] for i in group}
+                near = evaluate(v, step) - evaluate(v, -step)
+                far = evaluate(v, 2 * step) - evaluate(v, -2 * step)
+                ahead = dy * (8 * near - far) / (12 * step)  # dy · J v
+                shares = [_array.to_numpy(cotangents[i]) * v[i] for i in group]
+                forward, back = float(np.sum(ahead)), sum(float(np.sum(s)) for s in shares)
+                allowed = tolerance * max(map(_norm, [ahead, *shares]))
+                if not abs(forward - back) <= allowed + noise:
+                    names = ", ".join(op.arguments[min(i, len(op.arguments) - 1)] for i in group)
+                    raise AssertionError(
+                        f"{op.__name__}: cotangent of {names} is wrong: <pullback(dy), v> = "
+                        f"{back!r}, <dy, Jv> = {forward!r}"
+                    )
+                if noise <= allowed:
+                    break
+
+
+_ROUNDING = 1e-13
+"""What a value of y may be off by, relative to it: float64 after sums of some length."""
+
+
+def _size(x: np.ndarray) -> float:
+    """The mean absolute value; 1 where that is 0."""
+    return (float(np.mean(np.abs(x))) if x.size else 0.0) or 1.0
+
+
+def _norm(x: np.ndarray) -> float:
+    """How large a sum of ``x`` is if its signs are random."""
+    return float(np.linalg.norm(np.ravel(x)))
 
 
 def _to(xp: Any, x: np.ndarray, dtype: Any, device: Any) -> Array:

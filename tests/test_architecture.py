@@ -20,7 +20,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ORDER = (
     ("_array", "_check"),
     ("_detect",),
-    ("device", "random"),
+    ("device", "precision", "random"),
     ("_fast",),
     ("functional",),
     ("initializers",),
@@ -28,7 +28,9 @@ ORDER = (
     ("models", "optim"),
     ("data", "checkpoint", "training"),
     ("interop", "distributed", "explain", "plots", "testing"),
+    ("doctor",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
@@ -44,12 +46,13 @@ MAY_NAME_A_LIBRARY = {
     "plots",
     "testing",
     "interop",
-    "cli",
+    "doctor",
 }
 
 MIRRORLESS = {
     "test_architecture.py",
     "test_backends.py",
+    "test_benchmarks.py",
     "test_capabilities.py",
     "test_docs.py",
     "test_examples.py",
@@ -154,8 +157,8 @@ def test_one_door_to_array_api_compat(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_only_the_fast_room_s_neighbours_know_it(path: Path) -> None:
-    """Nothing above ``functional`` knows that ``_fast`` exists, but for ``testing``."""
-    if room_of(path) in ("_fast", "functional", "testing"):
+    """Nothing above ``functional`` knows that ``_fast`` exists, but ``testing`` and ``doctor``."""
+    if room_of(path) in ("_fast", "functional", "testing", "doctor"):
         return
     assert "_fast" not in rooms_used(parse(path), path)
 

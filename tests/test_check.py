@@ -43,15 +43,40 @@ def raise_in(*places: tuple[str, str | None]) -> str:
         ((("Conv2d", "1"), ("conv", None)), "1 (Conv2d): "),
         ((("Sequential", "0"), ("Conv2d", "1"), ("conv", None)), "0.1 (Conv2d): "),
         ((("Sequential", None), ("Conv2d", "1"), ("conv", None)), "1 (Conv2d): "),
+        ((("Conv2d", ""), ("conv", None)), "Conv2d: "),
+        ((("Sequential", ""), ("Conv2d", "1"), ("conv", None)), "1 (Conv2d): "),
     ],
 )
 def test_a_message_says_where(places: Any, where: str) -> None:
     assert raise_in(*places) == f"{where}stride must be at least 1, got 0"
+    error = note_in(*places)
+    assert error.__notes__[1:] == ([f"in {where.removesuffix(': ')}"] if where else [])
 
 
-def test_other_errors_pass_unchanged() -> None:
-    with pytest.raises(KeyError, match=r"^'key'$"), located("Conv2d", "1"):
-        raise KeyError("key")
+def note_in(*places: tuple[str, str | None]) -> Exception:
+    """A plain error raised inside ``places``, the outermost first."""
+
+    def inner(rest: tuple[tuple[str, str | None], ...]) -> None:
+        if not rest:
+            error = ValueError("no such thing")
+            error.add_note("its own")
+            raise error
+        with located(*rest[0]):
+            inner(rest[1:])
+
+    with pytest.raises(ValueError, match=r"^no such thing\n") as caught:
+        inner(places)
+    return caught.value
+
+
+def test_other_errors_keep_type_and_message_and_get_one_note() -> None:
+    error = note_in(("Sequential", ""), ("Sequential", "0"), ("Scaled", "1"), ("scale", None))
+    assert type(error) is ValueError
+    assert str(error) == "no such thing"
+    assert error.__notes__ == ["its own", "in 0.1 (Scaled)"]
+    with pytest.raises(KeyboardInterrupt) as caught, located("Conv2d", "1"):
+        raise KeyboardInterrupt
+    assert not hasattr(caught.value, "__notes__")
 
 
 # --- ints ---
@@ -127,6 +152,36 @@ def test_pairs_are_refused(value: Any, error: Any, message: str) -> None:
         _check.pairs_per_dimension("p", value, 2)
 
 
+# --- yes and no ---
+
+
+@pytest.mark.parametrize("value", [True, np.True_])
+def test_yes(value: Any) -> None:
+    assert _check.flag("f", value) is True
+
+
+@pytest.mark.parametrize("value", [False, np.False_])
+def test_no(value: Any) -> None:
+    assert _check.flag("f", value) is False
+
+
+@pytest.mark.parametrize("value", ["yes", "", 1, 0, None, 0.0, [True], np.asarray(True)])
+def test_neither_yes_nor_no(value: Any) -> None:
+    with pytest.raises(InvalidType) as caught:
+        _check.flag("f", value)
+    assert str(caught.value) == f"f must be True or False, got {value!r}"
+
+
+def test_a_value_is_shown_on_one_line() -> None:
+    assert _check.brief("a\nb") == r"'a\nb'"
+    assert _check.brief(np.zeros((2, 2))) == "array([[0., 0.], [0., 0.]])"
+    text = _check.brief(["relu"] * 50)
+    assert len(text) == 63
+    assert text.endswith("...")
+    with pytest.raises(InvalidType, match=r"^n must be an int, got array\(\[\[0\., 0\.\], \["):
+        _check.integer("n", np.zeros((2, 2)), least=0)
+
+
 # --- numbers, choices, shapes ---
 
 
@@ -155,11 +210,14 @@ def test_numbers_out_of_range() -> None:
     with pytest.raises(InvalidValue, match=r"^n must be greater than 0.0, got 0.0$"):
         _check.number("n", 0.0, above=0.0)
     assert _check.number("n", 0.0, least=0.0) == 0.0
+    with pytest.raises(InvalidValue, match=r"^n must not be 0$"):
+        _check.nonzero("n", 0)
+    assert _check.nonzero("n", -1) == -1.0
 
 
 def test_choices() -> None:
     assert _check.choice("m", "b", ("a", "b")) == "b"
-    for wrong in ("c", None, 1):
+    for wrong in ("c", None, 1, np.ones(2)):
         with pytest.raises(InvalidValue, match=r"^m must be one of 'a', 'b', got "):
             _check.choice("m", wrong, ("a", "b"))
 

@@ -290,6 +290,9 @@ def test_a_file_of_another_kind(tmp_path: Path) -> None:
         ({"generator": {"seed": 0}}, "the record of the run is damaged"),
         ({"progress": {"epoch": 1}}, "the record of the run is damaged"),
         ({"optimizer": "Adam"}, "the run was made with Adam, this optimizer is SGD; continue wi"),
+        ({"lr": -0.1}, "the record of the run is damaged"),
+        ({"lr": float("nan")}, "the record of the run is damaged"),
+        ({"options": []}, "the record of the run is damaged"),
         ({"steps": -1}, "steps must be at least 0, got -1"),
         ({"generator": {"seed": -1, "draws": 0}}, "seed must be at least 0, got -1"),
     ],
@@ -313,6 +316,77 @@ def test_a_dtype_that_is_not_supported(tmp_path: Path) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
     with pytest.raises(InvalidType, match=r"w has dtype F8_E4M3, which is not supported"):
         dc.load(small(), path)
+
+
+def test_a_file_of_a_run_is_no_file_of_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    saved_run(path)
+    message = r": holds a training run; take it up with trainer\.resume\(path\), then dc\.save\("
+    for model in (dc.Dense(2, 1).build(), dc.Dense(None, 1), cnn()):
+        with unchanged(model), pytest.raises(InvalidValue, match=message) as caught:
+            dc.load(model, path)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("function", ["save", "load"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            lambda model: ("x", model),
+            r"model must be a layer, got 'x' \(the model comes first, then the path\)",
+        ),
+        (lambda model: (dc.Dense, "x"), "model must be a layer, got the class Dense; make one wi"),
+        (lambda model: (model.parameters, "x"), "model must be a layer, got ReadOnly"),
+        (lambda model: (model, 3), "path must be a str or a path, got 3"),
+        (lambda model: (model, None), "path must be a str or a path, got None"),
+    ],
+)
+def test_wrong_arguments(
+    function: str, arguments: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidType, match=f"^{function}: {message}"):
+        getattr(dc, function)(*arguments(dc.Dense(2, 1).build()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_goes_on_with_the_options_it_was_made_with(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    model = dc.Dense(2, 1).build()
+    optimizer = dc.optim.SGD(model, lr=0.1, momentum=0.9)
+    optimizer.lr = 0.01  # as a schedule does: that is no other option
+    checkpoint.save_training(path, model, optimizer, {})
+
+    def load(*, lr: float = 0.1, momentum: float = 0.9, **options: Any) -> dc.optim.Optimizer:
+        other = dc.Dense(2, 1).build(seed=5)
+        its = dc.optim.SGD(other, lr=lr, momentum=momentum, **options)
+        checkpoint.load_training(path, other, its)
+        return its
+
+    its = load()
+    assert (its.lr, its.initial_lr) == (0.01, 0.1)
+    for options, message in (
+        ({"momentum": 0.8}, r"made with momentum=0\.9, this one with momentum=0\.8; make it as"),
+        (
+            {"lr": 0.5, "nesterov": True},
+            r"the run's optimizer was made with lr=0\.1, nesterov=False, this one with lr=0\.5, "
+            r"nesterov=True; make it as that was, and change it after resume: "
+            r"trainer\.optimizer\.lr = \.\.\.$",
+        ),
+    ):
+        with pytest.raises(InvalidValue, match=message) as caught:
+            load(**options)
+        assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_options_with_several_numbers_are_compared(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    model = dc.Dense(2, 1).build()
+    checkpoint.save_training(path, model, dc.optim.Adam(model, betas=(0.8, 0.9)), {})
+    checkpoint.load_training(path, model, dc.optim.Adam(model, betas=[0.8, 0.9]))  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match=r"made with betas=\[0\.8, 0\.9\], this one with betas="):
+        checkpoint.load_training(path, model, dc.optim.Adam(model))
 
 
 # --- written whole or not at all ---

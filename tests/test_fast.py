@@ -23,7 +23,7 @@ from tests import backends
 from tests.backends import Backend
 
 contraction = importlib.import_module("devconv.functional.contraction")
-convolution = importlib.import_module("devconv.functional.conv")  # the room, not the operation
+convolution = importlib.import_module("devconv.functional.direct")
 
 GEOMETRIES = [
     ((6, 5), (3, 2), (1, 1), ((0, 0), (0, 0)), (1, 1)),
@@ -156,7 +156,8 @@ def test_route_equals_the_written_once_route(
         return original(*args, **kwargs)
 
     monkeypatch.setitem(_fast.TABLE, (primitive, library), counted)
-    CHECKS[primitive](backends.get(library))
+    with _fast.numba(False):
+        CHECKS[primitive](backends.get(library))
     assert taken, "the route was never taken"
 
 
@@ -190,7 +191,7 @@ def test_a_closed_door_is_the_thread_s_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("DEVCONV_GENERIC", raising=False)
     seen: list[Any] = []
     with generic():
-        other = threading.Thread(target=lambda: seen.append(_fast._generic.get()))
+        other = threading.Thread(target=lambda: seen.append(_fast._door.closed))
         other.start()
         other.join()
     assert seen == [os.environ.get("DEVCONV_GENERIC", "") not in ("", "0")]
@@ -198,7 +199,7 @@ def test_a_closed_door_is_the_thread_s_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("value", "closed"), [("1", True), ("0", False), ("", False)])
 def test_the_environment_closes_the_door(value: str, closed: bool) -> None:
-    script = "from devconv import _fast; import numpy; print(_fast._generic.get())"
+    script = "from devconv import _fast; import numpy; print(_fast._door.closed)"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "DEVCONV_GENERIC": value},

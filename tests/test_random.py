@@ -334,3 +334,9 @@ def test_values_out_of_range_are_refused(call: Any, message: str) -> None:
 def test_other_kinds_are_refused(call: Any, message: str) -> None:
     with pytest.raises(InvalidType, match=re.escape(message)):
         call()
+
+
+def test_the_room_shows_what_it_offers() -> None:
+    assert dir(random) == sorted(random.__all__)
+    assert {"key", "fold_in", "split", "uniform", "normal"} < set(dir(random))
+    assert all(getattr(random, name).__module__ == random.__name__ for name in dir(random))

@@ -63,6 +63,68 @@ def test_a_wrong_pullback_does_not(back: Any, named: str) -> None:
         check_vjp(product(back), X, Y)
 
 
+SIZES = (1e-8, 1.0, 1e8)
+
+
+@pytest.mark.parametrize("of_x", SIZES)
+@pytest.mark.parametrize("of_y", SIZES)
+def test_right_and_wrong_at_every_size(backend: Backend, of_x: float, of_y: float) -> None:
+    """Of each argument, and so of the result."""
+    x, y = backend.asarray(X * of_x), backend.asarray(Y * of_y)
+    check_vjp(product(right), x, y)
+    for wrong, named in (
+        (lambda x, y, dy: (y * dy, 1.00001 * x * dy), "y"),
+        (lambda x, y, dy: (0.99999 * y * dy, x * dy), "x"),
+        (lambda x, y, dy: (0.0 * dy, x * dy), "x"),
+    ):
+        with pytest.raises(AssertionError, match=f"^times: cotangent of {named} is wrong"):
+            check_vjp(product(wrong), x, y)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("factor", SIZES)
+def test_the_size_of_the_function_alone(backend: Backend, size: float, factor: float) -> None:
+    """``factor · tanh(x / size)``, which is curved wherever ``x`` is."""
+
+    def curve(error: float) -> Any:
+        @differentiable
+        def tanh(x: Any, /) -> Any:
+            y, pullback = F.tanh.vjp(x / size)
+            return factor * y, lambda dy: (pullback(dy * (factor * error / size))[0],)
+
+        return tanh
+
+    x = backend.asarray(X * size)
+    check_vjp(curve(1.0), x)
+    with pytest.raises(AssertionError, match="^tanh: cotangent of x is wrong"):
+        check_vjp(curve(1.00001), x)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-8, 1e-4])
+def test_small_arguments_of_a_large_result(backend: Backend, size: float) -> None:
+    """A step in proportion to them would be lost in the result's rounding."""
+
+    @differentiable
+    def wrong(logits: Any, target: Any, /) -> Any:
+        loss, pullback = F.cross_entropy.vjp(logits, target)
+        return loss, lambda dy: (1.0001 * pullback(dy)[0], pullback(dy)[1])
+
+    logits, share = backend.asarray(X * size), backend.asarray(np.asarray([[0.2, 0.7, 0.1]]))
+    check_vjp(F.cross_entropy, logits, share)
+    with pytest.raises(AssertionError, match="^wrong: cotangent of logits is wrong"):
+        check_vjp(wrong, logits, share)
+
+
+def test_what_never_changes_may_be_of_any_size() -> None:
+    @differentiable
+    def constant(x: Any, /) -> Any:
+        return 0.0 * x + 1e8, lambda dy: (0.0 * dy,)
+
+    check_vjp(constant, X)
+    check_vjp(F.softmax.with_options(axis=0), 1e8 * X)
+    check_vjp(F.relu, -X**2)
+
+
 def test_a_wrong_convolution_is_found_out() -> None:
     @differentiable
     def conv(x: Any, weight: Any, /) -> Any:

@@ -7,15 +7,16 @@ benchmark that says what it buys (``benchmarks/results``). Nothing above
 :mod:`devconv.functional` knows that this room exists.
 
 ``DEVCONV_GENERIC=1`` in the environment, or :func:`generic` around a call, closes the door:
-everything then runs as it is written once.
+everything then runs as it is written once. ``DEVCONV_NUMBA=0``, or :func:`numba`, leaves out
+only what Numba, if it is installed, has compiled for NumPy arrays.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 from devconv._array import Array, array_namespace, library
@@ -38,7 +39,11 @@ TABLE: dict[tuple[str, str], Route] = {
     ("kernel_cotangent", "torch"): torch.kernel_cotangent,
     ("kernel_cotangent", "jax"): jax.kernel_cotangent,
 }
-_SUITS: dict[str, Callable[..., bool]] = {"torch": torch.suits, "jax": jax.suits}
+_SUITS: dict[str, Callable[..., bool]] = {
+    "numpy": numpy.suits,
+    "torch": torch.suits,
+    "jax": jax.suits,
+}
 
 MIB = 2**20
 _WORKSPACE = {
@@ -48,36 +53,80 @@ _WORKSPACE = {
     "cupy": 1024 * MIB,  # one large product per launch
 }
 
-_generic: ContextVar[bool] = ContextVar(
-    "devconv_generic", default=os.environ.get("DEVCONV_GENERIC", "") not in ("", "0")
-)
+_FFT_BELOW = {"numpy": 0.5}  # others: their own choice, or nothing measured yet
+
+
+class _Door(threading.local):
+    """Whether the door is closed, for each thread by itself."""
+
+    closed = os.environ.get("DEVCONV_GENERIC", "") not in ("", "0")
+    compiling = os.environ.get("DEVCONV_NUMBA", "") != "0"
+
+
+_door = _Door()
 
 
 @contextmanager
 def generic(enabled: bool = True) -> Iterator[None]:
-    """Run everything inside by the written-once routes alone (or not, with ``False``)."""
-    token = _generic.set(enabled)
+    """Run everything inside by the written-once routes alone (or not, with ``False``).
+
+    In this thread; others go on as they were.
+    """
+    before, _door.closed = _door.closed, enabled
     try:
         yield
     finally:
-        _generic.reset(token)
+        _door.closed = before
+
+
+@contextmanager
+def numba(enabled: bool = True) -> Iterator[None]:
+    """Use what Numba has compiled inside, or not: then NumPy arrays are NumPy's alone.
+
+    In this thread; others go on as they were.
+    """
+    before, _door.compiling = _door.compiling, enabled
+    try:
+        yield
+    finally:
+        _door.compiling = before
 
 
 def route(primitive: str, x: Array) -> Route | None:
     """The quicker route through ``primitive`` for arrays like ``x``, if there is one."""
-    if _generic.get():
+    if _door.closed:
         return None
-    return TABLE.get((primitive, library(array_namespace(x))))
+    name = library(array_namespace(x))
+    if name == "numpy" and _door.compiling:
+        found = numpy.compiled().get(primitive)
+        if found is not None:
+            return found
+    return TABLE.get((primitive, name))
 
 
 def convolution(primitive: str, x: Array, windows: Plan, groups: int) -> Route | None:
     """The quicker route through a whole convolution, where it says the same for these arrays."""
     found = route(primitive, x)
-    if found is None or not windows.is_whole:  # a library works the number of windows out itself
-        return None
-    if _SUITS[library(array_namespace(x))](x, windows, groups):
+    if found is not None and _SUITS[library(array_namespace(x))](x, windows, groups):
         return found
     return None
+
+
+def pooling(primitive: str, x: Array, windows: Plan) -> Route | None:
+    """The quicker route through a whole pooling, where it says the same for these arrays."""
+    return convolution(primitive, x, windows, 1)
+
+
+def passing(primitive: str, *arrays: Array) -> Route | None:
+    """The quicker route through arrays that lie in memory alike, without gaps, in one pass."""
+    found = route(primitive, arrays[0])
+    return found if found is not None and numpy.alike(*arrays) else None
+
+
+def rows(primitive: str, x: Array) -> Route | None:
+    """The quicker route through channels-last images ``(..., C)`` without gaps, row by row."""
+    found = route(primitive, x)
+    return found if found is not None and numpy.contiguous(x) else None
 
 
 def workspace(x: Array) -> int | None:
@@ -91,3 +140,8 @@ def workspace(x: Array) -> int | None:
     if name == "torch" and x.device.type != "cpu":
         name = "cupy"
     return _WORKSPACE.get(name)
+
+
+def fft_below(x: Array) -> float:
+    """Below which share of the direct sum's work Fourier's way is quicker on arrays like ``x``."""
+    return _FFT_BELOW.get(library(array_namespace(x)), 0.0)

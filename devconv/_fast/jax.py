@@ -15,7 +15,8 @@ def suits(x: Array, w: Plan, groups: int) -> bool:
 
     XLA's grouped convolution on a CPU takes several times as long as the written-once route.
     """
-    return groups == 1 and _array.dtype_name(x.dtype) in ("float32", "float64") and x.shape[0] > 0
+    full = _array.dtype_name(x.dtype) in ("float32", "float64")
+    return w.is_whole and groups == 1 and full and x.shape[0] > 0
 
 
 def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:

@@ -2,15 +2,62 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
-import threading
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from devconv._array import Array
 from devconv._check import Shape
+from devconv._fast.plan import Plan
+from devconv._fast.scratch import scratch
 from devconv._fast.strides import layout
+
+
+@lru_cache(maxsize=1)
+def compiled() -> Mapping[str, Callable[..., Any]]:
+    """The routes that Numba compiles, if it is there; importing it waits until here."""
+    try:
+        return importlib.import_module("devconv._fast.compiled").ROUTES
+    except ImportError:
+        return {}
+
+
+def suits(x: Array, w: Plan, groups: int) -> bool:
+    """Whether a compiled convolution is written for it: full precision, up to three dimensions."""
+    return _is_full(x) and len(w.kernel) <= 3 and x.shape[0] > 0
+
+
+def alike(*arrays: Array) -> bool:
+    """Whether arrays of one shape and full precision have the same strides, and no gaps."""
+    first = arrays[0]
+    for other in arrays[1:]:
+        if (other.shape, other.strides, other.dtype) != (first.shape, first.strides, first.dtype):
+            return False
+    return _is_full(first) and _has_no_gaps(first)
+
+
+def contiguous(x: Array) -> bool:
+    """Whether an array of full precision is filled, and lies in memory in the order of its axes."""
+    return _is_full(x) and x.flags.c_contiguous and x.size > 0
+
+
+def _is_full(x: Array) -> bool:
+    return x.dtype in (np.float32, np.float64) and x.flags.aligned
+
+
+def _has_no_gaps(x: Array) -> bool:
+    axes = sorted((stride, n) for stride, n in zip(x.strides, x.shape, strict=True) if n > 1)
+    step = x.itemsize
+    for stride, n in axes:
+        if stride != step:
+            return False
+        step *= n
+    return True
 
 
 def take(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Array:
@@ -31,8 +78,8 @@ def columns(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Sha
     then, and hand on nothing that shares their memory.
     """
     windows = take(slab, out, kernel, stride, dilation)
-    scratch = _scratch(windows.size * windows.itemsize)[: windows.size * windows.itemsize]
-    copy = scratch.view(windows.dtype).reshape(windows.shape)
+    room = scratch(windows.size * windows.itemsize)[: windows.size * windows.itemsize]
+    copy = room.view(windows.dtype).reshape(windows.shape)
     if kernel[-1] * slab.shape[-1] < _SHORT:
         lead = (slice(None),) * (1 + len(out))
         for offset in itertools.product(*map(range, kernel)):
@@ -59,17 +106,3 @@ def weigh_back(windows: Array, dy: Array) -> Array:
     axes = list(range(windows.ndim))
     outer, taps = axes[: dy.ndim - 1], axes[dy.ndim - 1 : -1]
     return np.einsum(windows, axes, dy, [*outer, axes[-1]], [*taps, axes[-1]])
-
-
-def _scratch(size: int) -> np.ndarray:
-    """At least so many bytes that belong to this thread; large ones are not kept."""
-    if size > _KEPT:
-        return np.empty(size, dtype=np.uint8)
-    kept = getattr(_own, "scratch", None)
-    if kept is None or kept.size < size:
-        kept = _own.scratch = np.empty(size, dtype=np.uint8)
-    return kept
-
-
-_own = threading.local()
-_KEPT = 16 * 2**20

@@ -21,6 +21,11 @@ class Plan(Protocol):
         ...
 
     @property
+    def out(self) -> Shape:
+        """How many windows there are."""
+        ...
+
+    @property
     def stride(self) -> Shape:
         """Pixels between windows."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from devconv._array import Array
@@ -22,14 +21,17 @@ def suits(x: Array, w: Plan, groups: int) -> bool:
 
     On a GPU its float32 products may be rounded to TF32, so there it is not asked.
     """
-    torch = importlib.import_module("torch")
+    import torch
+
     full = x.dtype in (torch.float32, torch.float64)
-    return full and x.device.type == "cpu" and len(w.kernel) <= 3 and x.shape[0] > 0
+    known = w.is_whole and len(w.kernel) <= 3
+    return known and full and x.device.type == "cpu" and x.shape[0] > 0
 
 
 def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:
     """``y (N, *out, O)`` for ``x (N, *size, C)``."""
-    torch = importlib.import_module("torch")
+    import torch
+
     image, padding = _padded(torch, _first(x), w)
     convolve = getattr(torch, f"conv{len(w.kernel)}d")
     return _last(convolve(image, weight, None, w.stride, padding, w.dilation, groups))
@@ -37,7 +39,8 @@ def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:
 
 def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array:
     """``dx (N, *size, C)`` for ``dy (N, *out, O)``."""
-    torch = importlib.import_module("torch")
+    import torch
+
     shape = (dy.shape[0], weight.shape[1] * groups, *w.size)
     like = dy.new_empty(1).expand(shape)
     image, padding = _padded(torch, like, w)
@@ -51,7 +54,8 @@ def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array:
 
 def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, groups: int) -> Array:
     """``dweight`` for ``x (N, *size, C)`` and ``dy (N, *out, O)``."""
-    torch = importlib.import_module("torch")
+    import torch
+
     image, padding = _padded(torch, _first(x), w)
     mask = (False, True, False)
     return _backward(torch, _first(dy), image, weight, w, padding, groups, mask)[1]

@@ -56,7 +56,9 @@ class Batches:
                 )
             self.batch_size = _check.integer("batch_size", batch_size, least=1)
             self.seed = _check.integer("seed", seed, least=0)
-        self.shuffle, self.drop_last, self.epoch = bool(shuffle), bool(drop_last), 0
+            self.shuffle = _check.flag("shuffle", shuffle)
+            self.drop_last = _check.flag("drop_last", drop_last)
+        self.epoch = 0
 
     @property
     def examples(self) -> int:

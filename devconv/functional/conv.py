@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from devconv import _array, _fast
 from devconv._array import Array
-from devconv._check import InvalidValue, Shape, integer
-from devconv.functional.contraction import contraction
+from devconv._check import InvalidValue, Shape, integer, located
+from devconv.device import Device
+from devconv.device import device as find
+from devconv.functional.algorithm import chosen, faces
 from devconv.functional.operation import Pullback, differentiable
-from devconv.functional.windows import (
-    Tile,
-    Windows,
-    accumulate,
-    assemble,
-    channels_first,
-    channels_last,
-    checked_plan,
-    spread,
-)
+from devconv.functional.windows import Windows, channels_first, channels_last, checked_plan
 
 Padding = int | str | Sequence[int | tuple[int, int]]
 
@@ -42,6 +37,7 @@ def conv(
     padding: Padding = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    algorithm: str = "auto",
 ) -> tuple[Array, Pullback]:
     """Convolve images with a bank of filters, in any number of spatial dimensions.
 
@@ -59,6 +55,11 @@ def conv(
             as the input; an odd surplus goes to the end; stride 1 only).
         dilation: pixels between the taps of a window.
         groups: parts the channels are split into; each output channel sees one part.
+        algorithm: how the sum is computed, with its gradients. ``"gemm"``: directly;
+            ``"winograd"``: kernels of 3 at stride 1 and dilation 1 in float32, as F(2, 3) or,
+            under ``precision("fast")``, F(4, 3); ``"fft"``: through Fourier transforms, for
+            long kernels; ``"auto"``: what was measured to be quickest, see
+            :func:`devconv.explain_conv`.
 
     Returns:
         ``y (N, C_out, *out)`` with ``out = floor((n + before + after -
@@ -66,7 +67,8 @@ def conv(
         gives ``(dx, dweight, dbias)``.
 
     Raises:
-        ValueError: shapes that do not fit together, an empty output, options out of range.
+        ValueError: shapes that do not fit together, an empty output, options out of range, an
+            algorithm that cannot compute this.
         TypeError: integer images, mixed dtypes, arrays of two libraries.
 
     The options mean what they mean in ``torch.nn.functional.conv2d``; the arithmetic is laid
@@ -87,90 +89,25 @@ def conv(
     """
     w = _plan(x, weight, bias, stride, padding, dilation, groups)
     pixels = channels_last(x)
-    y = correlate(pixels, weight, w, groups)
+    way = faces(algorithm, pixels, weight, w, groups)
+    y = way.correlate(pixels, weight, w, groups)
     if bias is not None:
         y = y + bias
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         dy = channels_last(dy)
-        dx = channels_first(input_cotangent(dy, weight, w, groups))
-        dweight = kernel_cotangent(pixels, dy, weight, w, groups)
+        dx = channels_first(way.input_cotangent(dy, weight, w, groups))
+        dweight = way.kernel_cotangent(pixels, dy, weight, w, groups)
         return dx, dweight, None if bias is None else channel_sums(dy)
 
     return channels_first(y), pullback
 
 
-def correlate(x: Array, weight: Array, w: Windows, groups: int) -> Array:
-    """``y (N, *out, O)``: the windows of ``x`` (N, *size, C) contracted with the kernel."""
-    route = _fast.convolution("correlate", x, w, groups)
-    if route is not None:
-        return route(x, weight, w, groups)
-    contract = contraction(weight, groups)
-    return assemble(
-        contract.forward,
-        x,
-        w,
-        channels=weight.shape[0],
-        bytes_per_window=contract.bytes_per_window,
-    )
-
-
-def input_cotangent(dy: Array, weight: Array, w: Windows, groups: int) -> Array:
-    """``dx (N, *size, C)`` for ``dy (N, *out, O)``.
-
-    At stride 1 a convolution of ``dy`` with the flipped kernel, input and output channels
-    exchanged; otherwise the transposed contraction and the adjoint of taking windows.
-    """
-    route = _fast.convolution("input_cotangent", dy, w, groups)
-    if route is not None:
-        return route(dy, weight, w, groups)
-    back = w.transposed()
-    if back is not None:
-        return correlate(dy, flipped(weight, groups), back, groups)
-    contract = contraction(weight, groups)
-
-    def body(tile: Tile) -> Array:
-        return contract.to_input(dy[tile.images, tile.rows, ...], tile.windows)
-
-    shape = (dy.shape[0], *w.size, weight.shape[1] * groups)
-    return spread(
-        body,
-        shape,
-        w,
-        bytes_per_window=contract.bytes_per_window,
-        like=_array.widen(dy),
-    )
-
-
-def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Windows, groups: int) -> Array:
-    """``dweight (O, C/G, *kernel)``: each tap's inner product of input and ``dy``."""
-    route = _fast.convolution("kernel_cotangent", x, w, groups)
-    if route is not None:
-        return route(x, dy, weight, w, groups)
-    contract = contraction(weight, groups)
-
-    def body(tile: Tile, slab: Array) -> Array:
-        return contract.to_kernel(slab, dy[tile.images, tile.rows, ...], tile.windows)
-
-    total = accumulate(body, x, w, bytes_per_window=contract.bytes_per_window)
-    if total is None:
-        xp = _array.array_namespace(weight)
-        return xp.zeros_like(weight)
-    return contract.kernel_shaped(total)
-
-
-def flipped(weight: Array, groups: int) -> Array:
-    """The kernel read backwards, with input and output channels exchanged in each group."""
-    xp = _array.array_namespace(weight)
-    o, c, *kernel = weight.shape
-    spatial = tuple(range(3, 3 + len(kernel)))
-    grouped = xp.reshape(weight, (groups, o // groups, c, *kernel))
-    swapped = xp.permute_dims(xp.flip(grouped, axis=spatial), (0, 2, 1, *spatial))
-    return xp.reshape(swapped, (groups * c, o // groups, *kernel))
-
-
 def channel_sums(dy: Array) -> Array:
     """The sum of ``dy (N, *out, O)`` over everything but its channels."""
+    route = _fast.rows("channel_sums", dy)
+    if route is not None:
+        return route(dy)
     xp = _array.array_namespace(dy)
     return xp.sum(_array.widen(dy), axis=tuple(range(dy.ndim - 1)))
 
@@ -235,3 +172,64 @@ def check_image(x: Array, ndim: int | None = None) -> Shape:
     if shape[1] == 0 or math.prod(shape[2:]) == 0:
         raise InvalidValue(f"x {shape} has no channels or no pixels; only the batch may be empty")
     return shape
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a convolution would be computed: the algorithm, by which route, and why."""
+
+    algorithm: str
+    library: str
+    route: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm} ({self.library}, {self.route}): {self.why}"
+
+
+def explain_conv(
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *,
+    dtype: str = "float32",
+    device: str | Device | Array = "numpy",
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+) -> Explanation:
+    """Tell which algorithm a :func:`conv` would run, and why; nothing is computed.
+
+    Args:
+        x_shape: ``(N, C, *spatial)``.
+        weight_shape: ``(C_out, C // groups, *kernel)``.
+        dtype: of both.
+        device: where they would be, as for :func:`devconv.device`.
+        stride: as for :func:`conv`, like all that follow.
+        padding: likewise.
+        dilation: likewise.
+        groups: likewise.
+        algorithm: likewise.
+
+    Returns:
+        An :class:`Explanation`, which reads as one line. It holds for the precision in force.
+
+    Raises:
+        ValueError: what :func:`conv` refuses, and devices that cannot be used.
+        TypeError: a dtype that the device has not.
+
+    >>> print(explain_conv((4, 16, 16384), (16, 16, 255), padding=127))
+    fft (numpy, written once): kernel 255; 38% of the direct sum's work
+    """
+    with located("explain_conv"):
+        place = find(device)
+        shape = tuple(integer(f"x_shape[{i}]", n, least=0) for i, n in enumerate(x_shape))
+        bank = tuple(integer(f"weight_shape[{i}]", n, least=0) for i, n in enumerate(weight_shape))
+        x, weight = SimpleNamespace(shape=shape), SimpleNamespace(shape=bank)
+        w = _plan(x, weight, None, stride, padding, dilation, groups)
+        few = (min(shape[0], 1), *(1,) * len(w.out), shape[1])
+        like = place.xp.zeros(few, dtype=place.dtype(dtype), device=place.native)
+        choice = chosen(algorithm, like, (shape[0], *bank[:2]), w, groups)
+    route = "quick route" if choice.quick else "written once"
+    return Explanation(choice.name, place.library, route, choice.why)

@@ -13,14 +13,8 @@ from typing import Any
 from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidValue, Shape, integer, pairs_per_dimension, per_dimension
-from devconv.functional.conv import (
-    channel_sums,
-    check_bank,
-    check_bias,
-    correlate,
-    input_cotangent,
-    kernel_cotangent,
-)
+from devconv.functional.algorithm import faces
+from devconv.functional.conv import channel_sums, check_bank, check_bias
 from devconv.functional.operation import Pullback, differentiable
 from devconv.functional.windows import Windows, channels_first, channels_last
 
@@ -40,6 +34,7 @@ def conv_transpose(
     output_padding: Size = 0,
     dilation: Size = 1,
     groups: int = 1,
+    algorithm: str = "auto",
 ) -> tuple[Array, Pullback]:
     """Let each pixel lay its copy of the kernel on a larger image: the adjoint of ``conv``.
 
@@ -59,6 +54,7 @@ def conv_transpose(
             stride would not have read; smaller than the stride or the dilation.
         dilation: pixels between the taps of a kernel.
         groups: parts the channels are split into; each output channel sees one part.
+        algorithm: how the sum is computed, as for ``conv``.
 
     Returns:
         ``y (N, C_out, *out)`` with ``out = (n - 1)·stride - before - after +
@@ -66,7 +62,8 @@ def conv_transpose(
         gives ``(dx, dweight, dbias)``.
 
     Raises:
-        ValueError: shapes that do not fit together, an empty output, options out of range.
+        ValueError: shapes that do not fit together, an empty output, options out of range, an
+            algorithm that cannot compute this.
         TypeError: integer images, mixed dtypes, arrays of two libraries.
 
     The options mean what they mean in ``torch.nn.functional.conv_transpose2d``. Source:
@@ -82,14 +79,15 @@ def conv_transpose(
     w = transposed_windows(shape, bank, stride, padding, output_padding, dilation, groups)
     check_bias(bias, bank[1] * groups, bank)
     pixels = channels_last(x)
-    y = _array.cast(input_cotangent(pixels, weight, w, groups), x.dtype)
+    way = faces(algorithm, pixels, weight, w, groups)
+    y = _array.cast(way.input_cotangent(pixels, weight, w, groups), x.dtype)
     if bias is not None:
         y = y + bias
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         dy = channels_last(dy)
-        dx = channels_first(correlate(dy, weight, w, groups))
-        dweight = kernel_cotangent(dy, pixels, weight, w, groups)
+        dx = channels_first(way.correlate(dy, weight, w, groups))
+        dweight = way.kernel_cotangent(dy, pixels, weight, w, groups)
         return dx, dweight, None if bias is None else channel_sums(dy)
 
     return channels_first(y), pullback

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from devconv import _array, random
 from devconv._array import Array
-from devconv._check import InvalidType, Shape, rank_at_least
+from devconv._check import InvalidType, Shape, flag, rank_at_least
 from devconv.functional.operation import Pullback, check_together, differentiable
 from devconv.functional.windows import channels_first
 
@@ -111,7 +111,7 @@ def _dropped(
     kept: Callable[[Array, float], Array],
 ) -> tuple[Array, Pullback]:
     p = random.probability("p", p)
-    if not training or p == 0.0:
+    if not flag("training", training) or p == 0.0:
         return x, lambda dy: (dy,)
     if key is None:
         raise InvalidType(

@@ -159,7 +159,7 @@ def _image(cols: Array, w: Windows) -> Array:
 
     def body(tile: Tile) -> Array:
         taps = [
-            channels_last(shares[tile.images, :, t, tile.rows, ...])  # (N, *out, C)
+            channels_last(shares[(tile.images, slice(None), t, *tile.box)])  # (N, *out, C)
             for t in range(w.taps)
         ]
         return put(taps, tile.windows, like=taps[0])

@@ -6,10 +6,12 @@ All kinds of normalisation are this one function of ``x``, ``weight`` and ``bias
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from devconv import _array
+from devconv import _array, _fast
 from devconv._array import Array
 from devconv.functional.operation import Pullback
+from devconv.functional.windows import channels_first, channels_last
 
 Axes = tuple[int, ...]
 Moments = tuple[Array | None, Array]
@@ -35,13 +37,17 @@ def normalized(
     of the axes ``shared``. The sums of the way back first run over the axes that ``axes``
     and ``shared`` have in common: what is left is small, and dx, dweight and dbias need it.
     """
+    if axes == shared and centred and groups is None:
+        route = _fast.rows("channel_norm", channels_last(x))
+        if route is not None:
+            return _channel_by_channel(route, x, weight, bias, eps, moments)
     xp, wide = _array.array_namespace(x), _array.widen(x)
     w = None if weight is None else spread(weight, x, shared)
     b = None if bias is None else spread(bias, x, shared)
     common = axes if w is None and b is None else tuple(a for a in axes if a in shared)
     left = tuple(a for a in axes if a not in common)
     others = tuple(a for a in shared if a not in common)
-    count = math.prod(x.shape[a] for a in axes) * (x.shape[1] // groups if groups else 1)
+    count = math.prod([x.shape[a] for a in axes]) * (x.shape[1] // groups if groups else 1)
 
     def average(v: Array, over: Axes) -> Array:
         sums = _total(v, over)
@@ -85,6 +91,26 @@ def normalized(
         return dx, dweight, dbias
 
     return _array.cast(y, x.dtype), (mean, var), pullback
+
+
+def _channel_by_channel(
+    route: Any,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    moments: Moments | None,
+) -> tuple[Array, Moments, Pullback]:
+    """What :func:`normalized` says where each channel is normalised by itself, by a route."""
+    xp, shape = _array.array_namespace(x), (1, x.shape[1], *(1,) * (x.ndim - 2))
+    given = None if moments is None else tuple(xp.reshape(v, x.shape[1:2]) for v in moments)
+    y, (mean, var), back = route(channels_last(x), weight, bias, eps, given)
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        dx, dweight, dbias = back(channels_last(dy))
+        return channels_first(dx), dweight, dbias
+
+    return channels_first(y), (xp.reshape(mean, shape), xp.reshape(var, shape)), pullback
 
 
 def spread(v: Array, x: Array, shared: Axes) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from devconv import _array
 from devconv._array import Array
-from devconv._check import InvalidValue, Shape, integer, number, rank_at_least
+from devconv._check import InvalidValue, Shape, flag, integer, number, rank_at_least
 from devconv.functional.moments import Axes, Moments, normalized, spread
 from devconv.functional.operation import Pullback, differentiable
 
@@ -68,7 +68,7 @@ def batch_norm(
     check_channels(shape, weight=weight, bias=bias, **running)
     if (running_mean is None) != (running_var is None):
         raise InvalidValue("running_mean and running_var go together: give both or neither")
-    if training:
+    if flag("training", training):
         y, _, pullback = _over_batch(x, weight, bias, eps)
         return y, pullback
     if running_mean is None or running_var is None:
@@ -332,7 +332,7 @@ def _over_batch(
 ) -> tuple[Array, Moments, Pullback]:
     """A training step of :func:`batch_norm`, with the batch's moments."""
     shape, axes = tuple(x.shape), _all_but_channels(x)
-    values = math.prod(shape[a] for a in axes)
+    values = math.prod([shape[a] for a in axes])
     if values < 2:
         raise InvalidValue(
             f"x {shape} has {values} values per channel, training needs at least 2; "

@@ -9,7 +9,6 @@ once, for every operation, what they all ask of their arrays.
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +30,7 @@ class Operation(Generic[P]):
     """
 
     __name__: str
+    __qualname__: str
     __wrapped__: Callable[..., tuple[Any, Pullback]]
 
     def __init__(
@@ -88,9 +88,13 @@ class Operation(Generic[P]):
                 raise InvalidType(
                     f"{self.__name__} has no option {name!r}; it takes {', '.join(known) or 'none'}"
                 )
-        filled = copy.copy(self)
-        filled.options = {**self.options, **options}
-        return filled
+        return _filled(type(self), self, {**self.options, **options})
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Where it is found, as for a function, and what was filled in; a copy is the same."""
+        if self.origin is self:
+            return self.__qualname__
+        return _filled, (type(self), self.origin, dict(self.options))
 
     def __call__(self, *args: P.args, **options: P.kwargs) -> Any:
         """Evaluate the operation; nothing is kept for a way back."""
@@ -167,8 +171,7 @@ class Operation(Generic[P]):
                 kind, other = _array.dtype_name(x.dtype), "integers or " if may_be_integer else ""
                 raise InvalidType(
                     f"{name} {tuple(x.shape)} has dtype {kind}, expected {other}a real floating "
-                    f'dtype; convert it first: {name}.astype("float32") or '
-                    f"xp.astype({name}, xp.float32)"
+                    f"dtype; convert it first: {_array.how_to_cast(name, x, 'float32')}"
                 )
         if len(present) > 1:
             check_together(present)
@@ -189,13 +192,25 @@ class Operation(Generic[P]):
                 continue
             raise InvalidType(
                 f"{first} is {ours} and {name} is {theirs}, expected one dtype; "
-                f'convert: {first}.astype("{theirs}"), {name}.astype("{ours}") or '
-                f'model.to(dtype="{ours}")'
+                f"convert: {_array.how_to_cast(first, lead, theirs)}, "
+                f'{_array.how_to_cast(name, x, ours)} or model.to(dtype="{ours}")'
             )
 
 
-def check_together(named: Sequence[tuple[str, Array]]) -> None:
-    """Refuse arrays of two libraries or on two devices, naming which is where."""
+def _filled(
+    kind: type[Operation[Any]], operation: Operation[Any], options: dict[str, Any]
+) -> Operation[Any]:
+    """The operation with these options filled in, as a ``kind`` of operation."""
+    filled = object.__new__(kind)
+    vars(filled).update(vars(operation), options=options)
+    return filled
+
+
+def check_together(named: Sequence[tuple[str, Array]], *, held: str = "") -> None:
+    """Refuse arrays of two libraries or on two devices, naming which is where.
+
+    ``held`` is the name of an array that a model holds: ``model.to`` moves it.
+    """
     (first, lead), *others = named
     if all(_array.is_plain(x) for _, x in named):
         return
@@ -207,16 +222,21 @@ def check_together(named: Sequence[tuple[str, Array]]) -> None:
         if theirs == ours and (here is None or there is None or here == there):
             continue
         a, b = _array.device_name(lead), _array.device_name(x)
+        moves = {
+            first: f'{first} = dc.to_device({first}, "{b}")',
+            "a model": f'model.to("{b if held == first else a}")',
+            name: f'{name} = dc.to_device({name}, "{a}")',
+        }
+        moves.pop(held, None)
         if theirs != ours:
             raise InvalidType(
                 f"{first} is a {_array.NAMES.get(ours, ours)} array on {a} and {name} a "
                 f"{_array.NAMES.get(theirs, theirs)} array on {b}; bring them together: "
-                f'{first} = dc.to_device({first}, "{b}") or model.to("{a}"), or '
-                f'{name} = dc.to_device({name}, "{a}")'
+                f"{' or '.join(moves.values())}"
             )
         raise InvalidValue(
             f"{first} is on {a} and {name} on {b}; bring them together: "
-            f'{first} = dc.to_device({first}, "{b}") or model.to("{a}")'
+            f"{' or '.join(moves.values())}"
         )
 
 
@@ -256,7 +276,8 @@ def _check_cotangent(dy: Any, shape: tuple[int, ...], dtype: Any, xp: Any, place
         raise InvalidValue(f"dy has shape {tuple(dy.shape)}, expected that of y, {tuple(shape)}")
     ours, theirs = _array.dtype_name(dtype), _array.dtype_name(dy.dtype)
     if ours != theirs:
-        raise InvalidType(f'dy is {theirs} and y is {ours}; convert: dy.astype("{ours}")')
+        fix = _array.how_to_cast("dy", dy, ours)
+        raise InvalidType(f"dy is {theirs} and y is {ours}; convert: {fix}")
 
 
 @overload

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from array_api_extra import at
-
 from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidValue, Pair, Shape, choice, number, pairs_per_dimension
@@ -148,5 +146,5 @@ def _collect(dy: Array, axis: int, pair: Pair, mode: str) -> Array:
                 share = xp.flip(share, axis=axis)
             elif mode == "replicate":
                 share = xp.sum(share, axis=axis, keepdims=True)
-            dx = at(dx)[_along(axis, source)].add(share)
+            dx = _array.added(dx, _along(axis, source), share)
     return dx

@@ -11,9 +11,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from devconv import _array
+from devconv import _array, _fast
 from devconv._array import Array
-from devconv._check import InvalidValue, Shape, integer, per_dimension
+from devconv._check import InvalidValue, Shape, flag, integer, per_dimension
 from devconv.functional.conv import check_image
 from devconv.functional.operation import Pullback, differentiable
 from devconv.functional.separable import outer
@@ -80,22 +80,32 @@ def max_pool(
     (array([[[3., 3.]]]), (array([[[ 0., 10., 20.,  0.]]]),))
     """
     w = pool_windows(check_image(x), kernel_size, stride, padding, dilation, ceil_mode)
+    return_indices = flag("return_indices", return_indices)
     xp, pixels = _array.array_namespace(x), channels_last(x)
     budget = _bytes_per_window(x)
 
     def largest(slab: Array, w: Windows) -> Array:
         return functools.reduce(xp.maximum, (tap(slab, w, offset) for offset in w.offsets()))
 
-    y = assemble(largest, pixels, w, channels=x.shape[1], bytes_per_window=budget, fill=-math.inf)
+    route = _fast.pooling("largest", pixels, w)
+    if route is not None:
+        y = route(pixels, w)
+    else:
+        y = assemble(
+            largest, pixels, w, channels=x.shape[1], bytes_per_window=budget, fill=-math.inf
+        )
 
     def pullback(dy: Array) -> tuple[Array, ...]:
+        route = _fast.pooling("largest_back", pixels, w)
+        if route is not None:
+            return (channels_first(route(channels_last(dy), pixels, y, w)),)
         dy = _array.widen(channels_last(dy))  # windows overlap: their shares add up
 
         def body(tile: Tile) -> Array:
-            share = dy[tile.images, tile.rows, ...]
+            share = dy[tile.of_y]
             firsts = _first_maxima(
-                cut(pixels[tile.images, tile.read, ...], tile.windows, -math.inf),
-                y[tile.images, tile.rows, ...],
+                cut(pixels[tile.of_x], tile.windows, -math.inf),
+                y[tile.of_y],
                 tile.windows,
             )
             nothing = xp.zeros_like(share)
@@ -197,21 +207,28 @@ def avg_pool(
         slab = _array.widen(slab)
         return functools.reduce(lambda a, b: a + b, (tap(slab, w, o) for o in w.offsets()))
 
-    sums = assemble(
-        total,
-        pixels,
-        w,
-        channels=x.shape[1],
-        bytes_per_window=budget,
-        dtype=_array.wide_dtype(x),
-    )
+    route = _fast.pooling("total", pixels, w)
+    if route is not None:
+        sums = route(pixels, w)
+    else:
+        sums = assemble(
+            total,
+            pixels,
+            w,
+            channels=x.shape[1],
+            bytes_per_window=budget,
+            dtype=_array.wide_dtype(x),
+        )
     y = _array.cast(sums / divisor, x.dtype)
 
     def pullback(dy: Array) -> tuple[Array, ...]:
         shares = _array.widen(channels_last(dy)) / divisor
+        route = _fast.pooling("total_back", shares, w)
+        if route is not None:
+            return (channels_first(route(shares, w)),)
 
         def body(tile: Tile) -> Array:
-            share = shares[tile.images, tile.rows, ...]
+            share = shares[tile.of_y]
             return put((share for _ in range(w.taps)), tile.windows, share)
 
         dx = spread(body, tuple(pixels.shape), w, bytes_per_window=budget, like=shares)
@@ -220,15 +237,16 @@ def avg_pool(
     return channels_first(y), pullback
 
 
-def check_divisor(override: int | None) -> None:
-    """Refuse a divisor that is no int, or 0."""
+def check_divisor(include_pad: bool, override: int | None) -> None:
+    """Refuse a divisor that is no int, or 0, and anything but a yes or no for the padding."""
+    flag("count_include_pad", include_pad)
     if override is not None and integer("divisor_override", override, least=-(2**31)) == 0:
         raise InvalidValue("divisor_override must not be 0")
 
 
 def _divisors(w: Windows, include_pad: bool, override: int | None, like: Array) -> Any:
     """What each window's sum is divided by: a number, or an array ``(*out, 1)``."""
-    check_divisor(override)
+    check_divisor(include_pad, override)
     if override is not None:
         return float(override)
     if include_pad and all(

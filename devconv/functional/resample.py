@@ -10,7 +10,7 @@ from typing import Any
 
 from devconv import _array
 from devconv._array import Array
-from devconv._check import InvalidValue, Shape, choice, number, per_dimension
+from devconv._check import InvalidValue, Shape, choice, flag, number, per_dimension
 from devconv.functional.conv import check_image
 from devconv.functional.operation import Pullback, differentiable
 from devconv.functional.separable import Reads, weigh_all, weigh_back
@@ -66,10 +66,10 @@ def upsample(
     array([[[1.  , 1.25, 1.75, 2.  ]]])
     """
     shape = check_image(x)
-    check_mode(mode, align_corners)
+    align_corners = check_mode(mode, align_corners)
     sizes, scales = upsampled_size(shape, size, scale_factor)
     reads = tuple(
-        _reads(n, m, scale, mode, bool(align_corners))
+        _reads(n, m, scale, mode, align_corners)
         for n, m, scale in zip(shape[2:], sizes, scales, strict=True)
     )
     y = weigh_all(_array.widen(channels_last(x)), reads)
@@ -80,11 +80,12 @@ def upsample(
     return channels_first(_array.cast(y, x.dtype)), pullback
 
 
-def check_mode(mode: str, align_corners: bool) -> None:
-    """Refuse another mode, and corners where there is nothing to align."""
+def check_mode(mode: str, align_corners: bool) -> bool:
+    """Whether corners are aligned; refuses another mode, and corners that cannot be."""
     choice("mode", mode, MODES)
-    if align_corners and mode == "nearest":
+    if flag("align_corners", align_corners) and mode == "nearest":
         raise InvalidValue('align_corners is for modes "linear" and "cubic", got mode="nearest"')
+    return bool(align_corners)
 
 
 def upsampled_size(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array_api_extra import at
-
 from devconv import _array
 from devconv._array import Array
 from devconv._check import integer, number
@@ -46,9 +44,8 @@ def local_response_norm(
             [0.33333333]]])
     """
     check_image(x)
-    size = integer("size", size, least=1)
-    share = number("alpha", alpha, least=0.0) / size
-    beta, k = number("beta", beta), number("k", k, above=0.0)
+    size, alpha, beta, k = neighbourhood(size, alpha, beta, k)
+    share = alpha / size
     before, after = size // 2, (size - 1) // 2
     wide = _array.widen(x)
     d = k + share * _neighbours(wide * wide, before, after)
@@ -62,11 +59,23 @@ def local_response_norm(
     return _array.cast(wide * d**-beta, x.dtype), pullback
 
 
+def neighbourhood(
+    size: int, alpha: float, beta: float, k: float
+) -> tuple[int, float, float, float]:
+    """The four options, checked."""
+    return (
+        integer("size", size, least=1),
+        number("alpha", alpha, least=0.0),
+        number("beta", beta),
+        number("k", k, above=0.0),
+    )
+
+
 def _neighbours(x: Array, before: int, after: int) -> Array:
     """The sum of the channels from ``before`` below to ``after`` above each channel."""
     c, total = x.shape[1], x * 1.0  # a copy in the memory order of x
     for step in range(1, min(before, c - 1) + 1):
-        total = at(total)[:, step:, ...].add(x[:, : c - step, ...])
+        total = _array.added(total, (slice(None), slice(step, None), ...), x[:, : c - step, ...])
     for step in range(1, min(after, c - 1) + 1):
-        total = at(total)[:, : c - step, ...].add(x[:, step:, ...])
+        total = _array.added(total, (slice(None), slice(0, c - step), ...), x[:, step:, ...])
     return total

@@ -10,14 +10,31 @@ Images are ``(N, *spatial, C)`` here, as in :mod:`devconv.functional.windows`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from devconv import _array
 from devconv._array import Array
 from devconv._check import Shape
+
+T = TypeVar("T")
+
+
+class _once(Generic[T]):  # noqa: N801 - a decorator
+    """A property worked out at its first use: ``functools.cached_property`` without a lock.
+
+    Before Python 3.12 that has one, which ``torch.compile`` cannot read.
+    """
+
+    def __init__(self, work_out: Callable[[Any], T]) -> None:
+        self.work_out = work_out
+        self.__doc__ = work_out.__doc__
+
+    def __get__(self, instance: Any, kind: type) -> T:
+        value = self.work_out(instance)
+        object.__setattr__(instance, self.work_out.__name__, value)
+        return value
 
 
 @dataclass(frozen=True)
@@ -37,40 +54,40 @@ class Reads:
         """How many outputs there are."""
         return len(self.pixels)
 
-    @cached_property
+    @_once
     def width(self) -> int:
         """The most pixels any output reads; at least 1."""
         return max(1, *map(len, self.pixels))
 
-    @cached_property
+    @_once
     def counts(self) -> Shape:
         """How many pixels each output reads."""
         return tuple(map(len, self.pixels))
 
-    @cached_property
+    @_once
     def places(self) -> Shape:
         """``(out, width)``, flat: the pixels read, the last one again where there are less."""
         return tuple(
             p[min(k, len(p) - 1)] if p else 0 for p in self.pixels for k in range(self.width)
         )
 
-    @cached_property
+    @_once
     def is_read(self) -> tuple[bool, ...]:
         """``(out, width)``, flat: whether there is such a pixel."""
         return tuple(k < n for n in self.counts for k in range(self.width))
 
-    @cached_property
+    @_once
     def factors(self) -> tuple[float, ...]:
         """``(out, width)``, flat: the weights, 0 where there is no pixel."""
         weights = self.weights or ()
         return tuple(w[k] if k < len(w) else 0.0 for w in weights for k in range(self.width))
 
-    @cached_property
+    @_once
     def is_identity(self) -> bool:
         """Whether output ``o`` is pixel ``o``."""
         return self.weights is None and self.pixels == tuple((i,) for i in range(self.size))
 
-    @cached_property
+    @_once
     def transposed(self) -> Reads:
         """Which outputs each pixel answers for: the plan of the adjoint."""
         shares: list[dict[int, float]] = [{} for _ in range(self.size)]

@@ -17,13 +17,13 @@ from functools import lru_cache
 from types import EllipsisType
 from typing import Any, TypeAlias
 
-from array_api_extra import at
-
 from devconv import _array, _check, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, Pair, Shape
 
 Index: TypeAlias = tuple[slice | EllipsisType, ...]
+Box: TypeAlias = tuple[slice, ...]
+"""From where to where, in each spatial dimension."""
 
 
 @dataclass(frozen=True)
@@ -89,21 +89,22 @@ class Windows:
         """The taps of a window as indices into the kernel, in C order."""
         return itertools.product(*map(range, self.kernel))
 
-    def part(self, rows: slice) -> tuple[Windows, slice]:
-        """The plan of the output rows ``rows`` alone, and the rows of the image it reads."""
-        (before, _), stride, size = self.padding[0], self.stride[0], self.size[0]
-        first = rows.start * stride - before
-        last = (rows.stop - 1) * stride - before + self.dilation[0] * (self.kernel[0] - 1) + 1
-        low = min(max(first, 0), size)
-        high = max(min(last, size), low)
-        before = min(max(-first, 0), last - first)
-        after = last - first - before - (high - low)
+    def part(self, box: Box) -> tuple[Windows, Box]:
+        """The plan of the windows in ``box`` alone, and the box of the image that they read."""
+        padding, read = [], []
+        for some, size, kernel, stride, dilation, (before, _) in zip(
+            box, self.size, self.kernel, self.stride, self.dilation, self.padding, strict=True
+        ):
+            first = some.start * stride - before
+            last = (some.stop - 1) * stride - before + dilation * (kernel - 1) + 1
+            low = min(max(first, 0), size)
+            high = max(min(last, size), low)
+            before = min(max(-first, 0), last - first)
+            padding.append((before, last - first - before - (high - low)))
+            read.append(slice(low, high))
         return replace(
-            self,
-            size=(high - low, *self.size[1:]),
-            padding=((before, after), *self.padding[1:]),
-            out=(rows.stop - rows.start, *self.out[1:]),
-        ), slice(low, high)
+            self, size=_lengths(read), padding=tuple(padding), out=_lengths(box)
+        ), tuple(read)
 
     def transposed(self) -> Windows | None:
         """The windows over ``y`` by which ``x``'s cotangent is a convolution of ``dy``.
@@ -119,6 +120,10 @@ class Windows:
         if any(s != 1 for s in self.stride) or any(min(pair) < 0 for pair in padding):
             return None
         return replace(self, size=self.out, padding=tuple(padding), out=self.size)
+
+
+def _lengths(box: Iterable[slice]) -> Shape:
+    return tuple(some.stop - some.start for some in box)
 
 
 @lru_cache(maxsize=1024)
@@ -180,7 +185,7 @@ def cut(x: Array, w: Windows, fill: float = 0.0) -> Array:
         padded = xp.full(shape, fill, dtype=x.dtype, device=_array.device(x))
     else:
         padded = xp.zeros(shape, dtype=x.dtype, device=_array.device(x))
-    return at(padded)[_inside(edges)].set(x)
+    return _array.written(padded, _inside(edges), x)
 
 
 def _inside(edges: tuple[tuple[int, int, int], ...]) -> Index:
@@ -220,7 +225,7 @@ def put(taps: Iterable[Array], w: Windows, like: Array) -> Array:
     shape = (like.shape[0], *w.reach, like.shape[-1])
     total = xp.zeros(shape, dtype=like.dtype, device=_array.device(like))
     for offset, share in zip(w.offsets(), taps, strict=True):
-        total = at(total)[_reads(w, offset)].add(share)
+        total = _array.added(total, _reads(w, offset), share)
     return total
 
 
@@ -228,36 +233,51 @@ def put(taps: Iterable[Array], w: Windows, like: Array) -> Array:
 class Tile:
     """Some windows of some images: the unit of work.
 
-    ``y[images, rows]`` is what the tile computes, ``x[images, read]`` what it needs, and
-    ``windows`` the plan that leads from one to the other.
+    ``y[tile.of_y]`` is what the tile computes, ``x[tile.of_x]`` what it needs, and ``windows``
+    the plan that leads from one to the other.
     """
 
     images: slice
-    rows: slice
-    read: slice
+    box: Box
+    read: Box
     windows: Windows
+
+    @property
+    def of_y(self) -> Index:
+        """Its windows, as an index into ``y (N, *out, O)``."""
+        return (self.images, *self.box, ...)
+
+    @property
+    def of_x(self) -> Index:
+        """What they read, as an index into ``x (N, *size, C)``."""
+        return (self.images, *self.read, ...)
 
 
 @lru_cache(maxsize=1024)
 def tiles(n: int, w: Windows, bytes_per_window: int, budget: int | None) -> tuple[Tile, ...]:
     """Cut ``n`` images of windows into tiles of about ``budget`` bytes of columns.
 
-    A tile is several small images, or some rows of a large one. Edges depend on the shapes
-    and the constant ``budget`` alone.
+    A tile is several small images, or some rows of a large one; of a row that is too large by
+    itself it is some rows of the next dimension, and so on. Edges depend on the shapes and
+    the constant ``budget`` alone.
     """
-    rows = w.out[0]
     if n == 0:
         return ()
-    per_row = math.prod(w.out[1:]) * bytes_per_window
-    images, height = n, rows
+    images, box = n, list(w.out)
     if budget is not None:
-        images = max(1, budget // (per_row * rows))
-        height = rows if images > 1 else min(rows, max(1, budget // per_row))
-    parts = [slice(j, min(j + height, rows)) for j in range(0, rows, height)]
+        room = max(1, budget // bytes_per_window)
+        for d in reversed(range(len(box))):
+            box[d] = min(w.out[d], max(1, room))
+            room //= w.out[d]
+        images = min(n, max(1, room))
+    along = [
+        [slice(j, min(j + some, out)) for j in range(0, out, some)]
+        for some, out in zip(box, w.out, strict=True)
+    ]
     return tuple(
         Tile(slice(i, min(i + images, n)), part, *reversed(w.part(part)))
         for i in range(0, n, images)
-        for part in parts
+        for part in itertools.product(*along)
     )
 
 
@@ -283,8 +303,8 @@ def assemble(
     y = xp.empty((x.shape[0], *w.out, channels), dtype=dtype, device=_array.device(x))
 
     for tile in pieces:
-        block = body(cut(x[tile.images, tile.read, ...], tile.windows, fill), tile.windows)
-        y = at(y)[tile.images, tile.rows, ...].set(_array.cast(block, dtype))
+        block = body(cut(x[tile.of_x], tile.windows, fill), tile.windows)
+        y = _array.written(y, tile.of_y, _array.cast(block, dtype))
     return y
 
 
@@ -307,14 +327,7 @@ def spread(
         return body(pieces[0])[_inside(w.edges)]
     dx = xp.zeros(shape, dtype=like.dtype, device=_array.device(like))
     for tile in pieces:
-        edges = tile.windows.edges
-        target = (
-            tile.images,
-            slice(tile.read.start, tile.read.start + edges[0][1]),
-            *(slice(0, used) for _, used, _ in edges[1:]),
-            ...,
-        )
-        dx = at(dx)[target].add(body(tile)[_inside(edges)])
+        dx = _array.added(dx, tile.of_x, body(tile)[_inside(tile.windows.edges)])
     return dx
 
 
@@ -330,7 +343,7 @@ def accumulate(
 
     total = None
     for tile in pieces:
-        share = body(tile, cut(x[tile.images, tile.read, ...], tile.windows))
+        share = body(tile, cut(x[tile.of_x], tile.windows))
         total = share if total is None else total + share
     return total
 
@@ -352,7 +365,7 @@ def checked_plan(
         around = _named_padding(padding, kernel, steps, apart)
     else:
         around = _check.pairs_per_dimension("padding", padding, rank)
-    return plan(size, kernel, steps, around, apart, bool(ceil_mode))
+    return plan(size, kernel, steps, around, apart, _check.flag("ceil_mode", ceil_mode))
 
 
 def _named_padding(name: str, kernel: Shape, stride: Shape, dilation: Shape) -> tuple[Pair, ...]:

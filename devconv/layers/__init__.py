@@ -31,6 +31,7 @@ from devconv.layers.declared import Buffer, Parameter
 from devconv.layers.dense import Dense
 from devconv.layers.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from devconv.layers.fold import Fold, Unfold
+from devconv.layers.hints import name_constructor
 from devconv.layers.layer import Layer
 from devconv.layers.loss import (
     BCELoss,
@@ -215,3 +216,7 @@ __all__ = [
     "summed",
     "value_and_grad",
 ]
+
+for _kind in [value for name, value in globals().items() if name in __all__]:
+    if isinstance(_kind, type):
+        name_constructor(_kind)

@@ -7,12 +7,16 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from devconv import _check, functional
-from devconv._check import InvalidType, InvalidValue, located, show
-from devconv.functional.activation.gates import halved
+from devconv._check import InvalidType, InvalidValue, show
+from devconv.functional.activation.gates import APPROXIMATIONS, halved
 from devconv.functional.activation.rectifiers import slopes_shape
+from devconv.functional.activation.sigmoids import limits
 from devconv.functional.activation.softmaxes import axis_of
+from devconv.functional.operation import Operation
 from devconv.initializers import Constant
 from devconv.layers.declared import Parameter
+from devconv.layers.hints import no_layer
+from devconv.layers.layer import Layer
 from devconv.layers.operation import OperationLayer
 from devconv.layers.scope import Trace
 from devconv.layers.shapes import InputShape, sized
@@ -21,13 +25,6 @@ from devconv.layers.shapes import InputShape, sized
 @dataclass(repr=False, eq=False)
 class Activation(OperationLayer):
     """Base of the activations without arrays; a layer's fields are its operation's options."""
-
-    def __post_init__(self) -> None:
-        with located(type(self).__name__):
-            self._check_options()
-
-    def _check_options(self) -> None:
-        self.try_options(0)
 
     def options(self) -> dict[str, Any]:
         """The operation's options."""
@@ -57,6 +54,9 @@ class LeakyReLU(Activation):
     operation = functional.leaky_relu
     negative_slope: float = 0.01
 
+    def _check_options(self) -> None:
+        self.negative_slope = _check.number("negative_slope", self.negative_slope)
+
 
 @dataclass(repr=False, eq=False)
 class ELU(Activation):
@@ -69,6 +69,9 @@ class ELU(Activation):
     operation = functional.elu
     alpha: float = 1.0
 
+    def _check_options(self) -> None:
+        self.alpha = _check.number("alpha", self.alpha)
+
 
 @dataclass(repr=False, eq=False)
 class CELU(Activation):
@@ -80,6 +83,9 @@ class CELU(Activation):
 
     operation = functional.celu
     alpha: float = 1.0
+
+    def _check_options(self) -> None:
+        self.alpha = _check.nonzero("alpha", self.alpha)
 
 
 class SELU(Activation):
@@ -98,6 +104,9 @@ class GELU(Activation):
 
     operation = functional.gelu
     approximate: str = "none"
+
+    def _check_options(self) -> None:
+        _check.choice("approximate", self.approximate, APPROXIMATIONS)
 
 
 class SiLU(Activation):
@@ -142,12 +151,21 @@ class Hardtanh(Activation):
 
     Args:
         min_val: the smallest value.
-        max_val: the largest value.
+        max_val: the largest value, above the smallest as in ``torch.nn.Hardtanh`` (the
+            operation also takes two that are the same).
     """
 
     operation = functional.hard_tanh
     min_val: float = -1.0
     max_val: float = 1.0
+
+    def _check_options(self) -> None:
+        self.min_val, self.max_val = limits(self.min_val, self.max_val)
+        if self.min_val == self.max_val:
+            raise InvalidValue(
+                f"max_val must be greater than min_val, got {self.max_val!r} for both; a layer of "
+                "one number is dc.Lambda(dc.functional.hard_tanh, min_val=..., max_val=...)"
+            )
 
 
 @dataclass(repr=False, eq=False)
@@ -162,6 +180,10 @@ class Softplus(Activation):
     operation = functional.softplus
     beta: float = 1.0
     threshold: float = 20.0
+
+    def _check_options(self) -> None:
+        self.beta = _check.nonzero("beta", self.beta)
+        self.threshold = _check.number("threshold", self.threshold)
 
 
 class Softsign(Activation):
@@ -223,9 +245,8 @@ class GLU(OperationLayer):
     operation = functional.glu
     axis: int = -1
 
-    def __post_init__(self) -> None:
-        with located("GLU"):
-            self.axis = _check.integer("axis", self.axis, least=-(2**31))
+    def _check_options(self) -> None:
+        self.axis = _check.integer("axis", self.axis, least=-(2**31))
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`devconv.functional.glu`."""
@@ -261,10 +282,9 @@ class PReLU(OperationLayer):
     num_parameters: int = 1
     init: float = 0.25
 
-    def __post_init__(self) -> None:
-        with located("PReLU"):
-            self.num_parameters = _check.integer("num_parameters", self.num_parameters, least=1)
-            self.init = _check.number("init", self.init)
+    def _check_options(self) -> None:
+        self.num_parameters = _check.integer("num_parameters", self.num_parameters, least=1)
+        self.init = _check.number("init", self.init)
 
     def declare(self, shape: InputShape | None) -> Mapping[str, Parameter]:
         """``weight``, the slopes."""
@@ -307,9 +327,11 @@ def activation_layer(spec: str | Activation | None) -> Activation | None:
     """The activation that ``activation=`` asks for, by name or as a layer."""
     if spec is None or isinstance(spec, Activation):
         return spec
-    if not isinstance(spec, str):
-        raise InvalidType(
-            f"activation must be a name or an activation layer such as dc.GELU(), got {spec!r}; "
-            "put any other layer after this one"
-        )
-    return BY_NAME[_check.choice("activation", spec, tuple(BY_NAME))]()
+    if isinstance(spec, str):
+        return BY_NAME[_check.choice("activation", spec, tuple(BY_NAME))]()
+    wanted = "activation must be a name or an activation layer such as dc.GELU()"
+    if isinstance(spec, Layer):
+        raise InvalidType(f"{wanted}, got {spec!r}; put any other layer after this one")
+    if isinstance(spec, Operation) and spec.__name__ in BY_NAME:
+        raise InvalidType(f'{wanted}, got the operation {spec.__name__}; say "{spec.__name__}"')
+    raise InvalidType(f"{wanted}, got {no_layer(spec)}")

@@ -14,6 +14,7 @@ from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located, show
 from devconv.layers.activation import Activation, activation_layer
+from devconv.layers.hints import no_layer
 from devconv.layers.layer import Layer
 from devconv.layers.scope import Grads, Pullback, Scope, Trace, summed
 from devconv.layers.shapes import InputShape
@@ -31,8 +32,7 @@ def named(kind: str, layers: tuple[Layer | Layers, ...]) -> dict[str, Layer]:
             found = {str(i): layer for i, layer in enumerate(layers)}  # type: ignore[misc]
         for name, layer in found.items():
             if not isinstance(layer, Layer):
-                hint = "; make one with parentheses" if isinstance(layer, type) else ""
-                raise InvalidType(f"layer {name} must be a layer, got {layer!r}{hint}")
+                raise InvalidType(f"layer {name} must be a layer, got {no_layer(layer)}")
             if not isinstance(name, str) or not name or "." in name:
                 raise InvalidValue(f"a layer's name must be a word without dots, got {name!r}")
         return found
@@ -190,6 +190,14 @@ class Residual(Layer):
             raise InvalidValue(
                 f"the body gives {show(out)} and the shortcut {show(beside)} for x {show(shape)}; "
                 "a shortcut= that projects x to the body's shape mends it"
+            )
+        if self._activation is None:
+            return out
+        after = self._activation.infer(trace, out)
+        if after != out:
+            raise InvalidValue(
+                f"the activation {type(self._activation).__name__} gives {show(after)} for "
+                f"{show(out)}, expected the same shape; put such a layer after this one"
             )
         return out
 

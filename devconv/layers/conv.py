@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from devconv import _check, functional
 from devconv._array import Array
-from devconv._check import InvalidValue, Shape, located, show
+from devconv._check import InvalidValue, Shape, show
+from devconv.functional.algorithm import ALGORITHMS
 from devconv.functional.conv import Padding
 from devconv.functional.operation import Pullback as OperationPullback
 from devconv.functional.pad import MODES, padding_pairs
@@ -18,7 +19,7 @@ from devconv.layers.activation import Activation, activation_layer
 from devconv.layers.declared import Parameter
 from devconv.layers.operation import OperationLayer
 from devconv.layers.scope import Scope, Trace
-from devconv.layers.shapes import InputShape, check_image, settled, sized
+from devconv.layers.shapes import InputShape, channels_last, check_image, roomy, settled, sized
 
 Size = int | Sequence[int]
 
@@ -37,32 +38,29 @@ class FilterBank(OperationLayer):
     activation: str | Activation | None
     weight_init: str | Initializer
     bias_init: str | Initializer
+    algorithm: str
 
-    def __post_init__(self) -> None:
-        with located(type(self).__name__):
-            self.groups = _check.integer("groups", self.groups, least=1)
-            self.out_channels = _check.integer("out_channels", self.out_channels, least=1)
-            self._kernel: Shape = _check.per_dimension(
-                "kernel_size", self.kernel_size, self.rank, least=1
-            )
-            if self.in_channels is not None:
-                self.in_channels = _check.integer("in_channels", self.in_channels, least=1)
-                self._check_groups("in_channels", self.in_channels)
-            self._check_groups("out_channels", self.out_channels)
-            self._check_options()
-            self._activation = activation_layer(self.activation)
-            self._inits = (
-                initializer("weight_init", self.weight_init),
-                initializer("bias_init", self.bias_init),
-            )
+    def _check_options(self) -> None:
+        self.groups = _check.integer("groups", self.groups, least=1)
+        self.out_channels = _check.integer("out_channels", self.out_channels, least=1)
+        self._kernel: Shape = _check.per_dimension(
+            "kernel_size", self.kernel_size, self.rank, least=1
+        )
+        if self.in_channels is not None:
+            self.in_channels = _check.integer("in_channels", self.in_channels, least=1)
+            self._check_groups("in_channels", self.in_channels)
+        self._check_groups("out_channels", self.out_channels)
+        _check.choice("algorithm", self.algorithm, ALGORITHMS)
+        self._windows(roomy(self.rank, self.groups))
+        self._activation = activation_layer(self.activation)
+        self._inits = (
+            initializer("weight_init", self.weight_init),
+            initializer("bias_init", self.bias_init),
+        )
 
     def _check_groups(self, name: str, channels: int) -> None:
         if channels % self.groups:
             raise InvalidValue(f"groups={self.groups} must divide {name}={channels}")
-
-    def _check_options(self) -> None:
-        """Refuse options that suit no image."""
-        self._windows((1, self.groups, *(2**40,) * self.rank))  # no kernel is too large for it
 
     def _windows(self, shape: Shape) -> Windows:
         raise NotImplementedError
@@ -107,6 +105,7 @@ class FilterBank(OperationLayer):
             raise InvalidValue(
                 f"expected {self.in_channels} input channels (weight "
                 f"{self._weight_shape(self.in_channels or 0)}), got x {show(shape)}"
+                f"{channels_last(shape, self.in_channels)}"
             )
         self._check_groups("in_channels", shape[1] or 0)
         return self.activated(trace, (shape[0], self.out_channels, *self._out(shape)))
@@ -129,6 +128,7 @@ class _Conv(FilterBank):
     activation: str | Activation | None = None
     weight_init: str | Initializer = "he_normal"
     bias_init: str | Initializer = "zeros"
+    algorithm: str = "auto"
 
     def _check_options(self) -> None:
         super()._check_options()
@@ -162,6 +162,7 @@ class _Conv(FilterBank):
             "padding": self.padding if self.padding_mode == "zeros" else 0,
             "dilation": self.dilation,
             "groups": self.groups,
+            "algorithm": self.algorithm,
         }
 
     def evaluate(self, scope: Scope, x: Array, *arrays: Array) -> tuple[Array, OperationPullback]:
@@ -203,6 +204,7 @@ class Conv2d(_Conv):
         activation: the name of an activation, or an activation layer, that follows.
         weight_init: an initializer or its name.
         bias_init: likewise.
+        algorithm: how it is computed, as for :func:`devconv.functional.conv`.
 
     Arrays: ``weight (out_channels, in_channels // groups, *kernel)``, ``bias
     (out_channels,)``, as in ``torch.nn.Conv2d`` (which starts uniform on

@@ -33,9 +33,10 @@ class _ConvTranspose(FilterBank):
     activation: str | Activation | None = None
     weight_init: str | Initializer = "he_normal"
     bias_init: str | Initializer = "zeros"
+    algorithm: str = "auto"
 
     def _windows(self, shape: Shape) -> Windows:
-        return transposed_windows(shape, self._weight_shape(shape[1]), **self.options())
+        return transposed_windows(shape, self._weight_shape(shape[1]), **self._geometry())
 
     def _out(self, shape: InputShape) -> Shape:
         return self._windows(sized(shape)).size
@@ -52,8 +53,7 @@ class _ConvTranspose(FilterBank):
         met = math.prod(-(-k // s) for k, s in zip(self._kernel, steps, strict=True))
         return weight[0] // self.groups * met, weight[1] * math.prod(self._kernel)
 
-    def options(self) -> dict[str, Any]:
-        """The options of :func:`devconv.functional.conv_transpose`."""
+    def _geometry(self) -> dict[str, Any]:
         return {
             "stride": self.stride,
             "padding": self.padding,
@@ -61,6 +61,10 @@ class _ConvTranspose(FilterBank):
             "dilation": self.dilation,
             "groups": self.groups,
         }
+
+    def options(self) -> dict[str, Any]:
+        """The options of :func:`devconv.functional.conv_transpose`."""
+        return {**self._geometry(), "algorithm": self.algorithm}
 
 
 class ConvTranspose1d(_ConvTranspose):
@@ -85,6 +89,7 @@ class ConvTranspose2d(_ConvTranspose):
         activation: the name of an activation, or an activation layer, that follows.
         weight_init: an initializer or its name.
         bias_init: likewise.
+        algorithm: how it is computed, as for :func:`devconv.functional.conv`.
 
     Arrays: ``weight (in_channels, out_channels // groups, *kernel)``, ``bias
     (out_channels,)``, as in ``torch.nn.ConvTranspose2d``, also in the order of the arguments.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 
 from devconv import _check, functional
-from devconv._check import InvalidValue, located, show
+from devconv._check import InvalidValue, show
 from devconv.initializers import Initializer, initializer
 from devconv.layers.activation import Activation, activation_layer
 from devconv.layers.declared import Parameter
@@ -46,16 +46,15 @@ class Dense(OperationLayer):
     weight_init: str | Initializer = "he_normal"
     bias_init: str | Initializer = "zeros"
 
-    def __post_init__(self) -> None:
-        with located("Dense"):
-            if self.in_features is not None:
-                self.in_features = _check.integer("in_features", self.in_features, least=1)
-            self.out_features = _check.integer("out_features", self.out_features, least=1)
-            self._activation = activation_layer(self.activation)
-            self._inits = (
-                initializer("weight_init", self.weight_init),
-                initializer("bias_init", self.bias_init),
-            )
+    def _check_options(self) -> None:
+        if self.in_features is not None:
+            self.in_features = _check.integer("in_features", self.in_features, least=1)
+        self.out_features = _check.integer("out_features", self.out_features, least=1)
+        self._activation = activation_layer(self.activation)
+        self._inits = (
+            initializer("weight_init", self.weight_init),
+            initializer("bias_init", self.bias_init),
+        )
 
     def declare(self, shape: InputShape | None) -> dict[str, Parameter]:
         """``weight`` and, unless ``bias`` is false, ``bias``."""

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from devconv import functional, random
 from devconv._array import Array
-from devconv._check import located
 from devconv.functional.operation import Pullback as OperationPullback
 from devconv.layers.operation import OperationLayer
 from devconv.layers.scope import Scope, Trace
@@ -18,9 +17,8 @@ from devconv.layers.shapes import InputShape, check_image
 class _Dropout(OperationLayer):
     p: float = 0.5
 
-    def __post_init__(self) -> None:
-        with located(type(self).__name__):
-            self.p = random.probability("p", self.p)
+    def _check_options(self) -> None:
+        self.p = random.probability("p", self.p)
 
     def evaluate(self, scope: Scope, x: Array, *arrays: Array) -> tuple[Array, OperationPullback]:
         """Drop with a key of the layer's own, in training alone."""

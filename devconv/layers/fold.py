@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from devconv import functional
-from devconv._check import located
 from devconv.functional.fold import (
     Padding,
     Size,
@@ -18,7 +17,7 @@ from devconv.functional.fold import (
 )
 from devconv.layers.operation import OperationLayer, rank_of
 from devconv.layers.scope import Trace
-from devconv.layers.shapes import InputShape, check_image, sized
+from devconv.layers.shapes import InputShape, check_image, roomy, sized
 
 
 @dataclass(repr=False, eq=False)
@@ -42,10 +41,9 @@ class Unfold(OperationLayer):
     padding: Padding = 0
     stride: Size = 1
 
-    def __post_init__(self) -> None:
-        with located("Unfold"):
-            options = self.options()
-            unfold_windows((2**40,) * rank_of(*options.values()), **options)
+    def _check_options(self) -> None:
+        options = self.options()
+        unfold_windows(roomy(rank_of(*options.values()))[2:], **options)
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`devconv.functional.unfold`."""
@@ -82,9 +80,8 @@ class Fold(OperationLayer):
     padding: Padding = 0
     stride: Size = 1
 
-    def __post_init__(self) -> None:
-        with located("Fold"):
-            output_windows(**self.options())
+    def _check_options(self) -> None:
+        output_windows(**self.options())
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`devconv.functional.fold`."""

@@ -9,7 +9,7 @@ alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
@@ -87,7 +87,7 @@ class Layer:
 
     def __call__(self, x: Array) -> Array:
         """Infer: the layer's output for ``x``; nothing is kept, no buffer changes."""
-        return self._face(x, lambda: self.apply(self._scope(training=False), x))
+        return self._face(x, lambda: self._scope(training=False).apply("", self, x))
 
     def vjp(
         self, x: Array, *, training: bool = True, key: Array | None = None
@@ -191,6 +191,7 @@ class Layer:
             ValueError: a device that is not usable.
             TypeError: a dtype the device does not have.
         """
+        _check_device(device)
         place = self.device if device is None else device_by_spec(device)
         kind = self._dtype if dtype is None else _floating_name(dtype)
         place.dtype(kind)
@@ -288,6 +289,8 @@ class Layer:
         self, x: Array, training: bool, key: Array | None, finish: Callable[[Array, Pullback], T]
     ) -> T:
         """Run the layer, then ``finish(y, pullback)``; if that succeeds, keep new buffers."""
+        with located(type(self).__name__):
+            training = _check.flag("training", training)
         if _array.is_array(x) and _array.is_traced(x):
             with located(type(self).__name__):
                 raise InvalidType(
@@ -297,7 +300,7 @@ class Layer:
 
         def run() -> T:
             scope = self._scope(training=training, key=self._next_key if key is None else key)
-            y, pullback = self.apply_vjp(scope, x)
+            y, pullback = scope.vjp("", self, x)
             result = finish(y, placed_back(pullback))
             self._keep(scope.renewed)
             self._draws += key is None and scope.has_drawn
@@ -310,24 +313,35 @@ class Layer:
         return random.fold_in(random.key(self._seed), self._draws)
 
     def _check_place(self, x: Array) -> None:
+        name, array = self._first_floating()
+        if array is not None:
+            check_together([("x", x), (name, array)], held=name)
+            self._check_dtype(x)
+
+    def _check_dtype(self, x: Array) -> None:
+        """Refuse an ``x`` that the layer's arrays cannot compute with, wherever it is."""
+        name, array = self._first_floating()
+        if array is None:
+            return
+        ours, theirs = _array.dtype_name(x.dtype), _array.dtype_name(array.dtype)
+        if not _array.is_floating(x):
+            raise InvalidType(
+                f"x {tuple(x.shape)} has dtype {ours}, expected {theirs}; convert it first: "
+                f"{_array.how_to_cast('x', x, theirs)}"
+            )
+        if ours != theirs and not (ours in _array.HALF and theirs == "float32"):
+            raise InvalidType(
+                f"x is {ours} and {name} is {theirs}, expected one dtype; convert: "
+                f'{_array.how_to_cast("x", x, theirs)} or model.to(dtype="{ours}")'
+            )
+
+    def _first_floating(self) -> tuple[str, Array | None]:
+        """The first array of floating numbers, by its dotted name."""
         for path, layer in self._walk():
             for name, array in layer._arrays.items():
-                if not _array.is_floating(array):
-                    continue
-                name = join(path, name)
-                check_together([("x", x), (name, array)])
-                ours, theirs = _array.dtype_name(x.dtype), _array.dtype_name(array.dtype)
-                if not _array.is_floating(x):
-                    raise InvalidType(
-                        f"x {tuple(x.shape)} has dtype {ours}, expected {theirs}; convert it "
-                        f'first: x.astype("{theirs}")'
-                    )
-                if ours != theirs and not (ours in _array.HALF and theirs == "float32"):
-                    raise InvalidType(
-                        f"x is {ours} and {name} is {theirs}, expected one dtype; convert: "
-                        f'x.astype("{theirs}") or model.to(dtype="{ours}")'
-                    )
-                return
+                if _array.is_floating(array):
+                    return join(path, name), array
+        return "", None
 
     def _scope(self, *, training: bool, key: Key = None) -> Scope:
         arrays = {**self._collect(Parameter), **self._collect(Buffer)}
@@ -367,6 +381,7 @@ class Layer:
                 trace.apply(self, shape)
             plans = []
             for path, layer in self._firsts():
+                random.remember(path)
                 if layer._declared is None:
                     with located(type(layer).__name__, path or None):
                         plans.append((path, layer, layer.declare(trace.inputs.get(id(layer)))))
@@ -428,9 +443,21 @@ class Layer:
                 layer._arrays = {**layer._arrays, **mine}
 
 
+def _check_device(device: Any) -> None:
+    """Refuse a dtype where a device goes."""
+    if isinstance(device, Device) or not isinstance(device, Hashable) or _array.is_array(device):
+        return
+    name = _array.dtype_name(device)
+    if name in _FLOATING:
+        raise InvalidType(f'{name} is a dtype and no device; say model.to(dtype="{name}")')
+
+
+_FLOATING = ("float32", "float64", *_array.HALF)
+
+
 def _floating_name(dtype: Any) -> str:
     name = _array.dtype_name(dtype)
-    if name not in ("float32", "float64", *_array.HALF):
+    if name not in _FLOATING:
         raise InvalidType(f"dtype must be float16, bfloat16, float32 or float64, got {name}")
     return name
 

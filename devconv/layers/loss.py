@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from devconv import _array, functional
 from devconv._array import Array
+from devconv._check import flag, located
 from devconv.functional.operation import Operation
 
 
@@ -22,6 +23,11 @@ class Loss(Operation[Any]):
 
     def __init__(self, **options: Any) -> None:
         given = {name: value for name, value in options.items() if value is not None}
+        defaults = self.operation.__signature__.parameters
+        with located(type(self).__name__):
+            for name, value in given.items():
+                if isinstance(defaults[name].default, bool):
+                    given[name] = flag(name, value)
         vars(self).update(vars(self.operation.with_options(**given)))
 
     def __repr__(self) -> str:

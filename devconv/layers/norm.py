@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from devconv import _array, _check, functional
 from devconv._array import Array
-from devconv._check import InvalidValue, Shape, located, show
+from devconv._check import InvalidValue, Shape, show
 from devconv.functional.norm import (
     batch_norm_and_statistics,
     check_channels,
@@ -19,11 +19,12 @@ from devconv.functional.norm import (
     normalized_sizes,
 )
 from devconv.functional.operation import Pullback as OperationPullback
+from devconv.functional.response import neighbourhood
 from devconv.initializers import ones, zeros
 from devconv.layers.declared import Buffer, Parameter
 from devconv.layers.operation import OperationLayer
 from devconv.layers.scope import Scope, Trace
-from devconv.layers.shapes import InputShape, check_image, settled, sized
+from devconv.layers.shapes import InputShape, channels_last, check_image, settled, sized
 
 Declared = Mapping[str, Parameter | Buffer]
 
@@ -48,10 +49,6 @@ class _ChannelNorm(OperationLayer):
     eps: float
     affine: bool
     bias: bool
-
-    def __post_init__(self) -> None:
-        with located(type(self).__name__):
-            self._check_options()
 
     def _check_options(self) -> None:
         if self._channels is not None:
@@ -88,6 +85,7 @@ class _ChannelNorm(OperationLayer):
         if self._channels not in (None, shape[1]):
             raise InvalidValue(
                 f"expected {self.count}={self._channels} channels, got x {show(shape)}"
+                f"{channels_last(shape, self._channels)}"
             )
         return shape
 
@@ -314,11 +312,10 @@ class _LastNorm(OperationLayer):
     elementwise_affine: bool
     bias: bool = False
 
-    def __post_init__(self) -> None:
-        with located(type(self).__name__):
-            self._sizes = normalized_sizes(self.normalized_shape)
-            if self.eps is not None:
-                _check.number("eps", self.eps, least=0.0)
+    def _check_options(self) -> None:
+        self._sizes = normalized_sizes(self.normalized_shape)
+        if self.eps is not None:
+            _check.number("eps", self.eps, least=0.0)
 
     def options(self) -> dict[str, Any]:
         """The operation's options."""
@@ -401,9 +398,8 @@ class LocalResponseNorm(OperationLayer):
     beta: float = 0.75
     k: float = 1.0
 
-    def __post_init__(self) -> None:
-        with located("LocalResponseNorm"):
-            self.try_options(0, 1, 1)
+    def _check_options(self) -> None:
+        neighbourhood(**self.options())
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`devconv.functional.local_response_norm`."""

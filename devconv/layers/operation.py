@@ -8,9 +8,10 @@ back then leads through the activation first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, ClassVar
 
-from devconv import _array
+from devconv import _array, _check
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located
 from devconv.functional.operation import Operation
@@ -32,14 +33,21 @@ class OperationLayer(Layer):
     arrays: ClassVar[tuple[str, ...]] = ()
     _activation: OperationLayer | None = None
 
+    def __post_init__(self) -> None:
+        """Check the description as soon as a layer that is a dataclass is made."""
+        with located(type(self).__name__):
+            for field in fields(self):  # type: ignore[arg-type]
+                if field.type in ("bool", bool):
+                    value = _check.flag(field.name, getattr(self, field.name))
+                    setattr(self, field.name, value)
+            self._check_options()
+
+    def _check_options(self) -> None:
+        """Refuse options that suit no input, by the checks that the operation makes itself."""
+
     def options(self) -> Mapping[str, Any]:
         """The operation's options."""
         return {}
-
-    def try_options(self, *shape: int) -> None:
-        """Let the operation refuse its own options, on a host array that holds nothing."""
-        xp = _array.host()
-        self.operation.__wrapped__(xp.zeros(shape, dtype=xp.float32), **self.options())
 
     def infer(self, trace: Trace, shape: InputShape) -> InputShape:
         """The output's shape: that of the input."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from devconv import _check, functional
-from devconv._check import InvalidValue, Pair, located
+from devconv._check import InvalidValue, Pair
 from devconv.functional.pad import padding_pairs
 from devconv.layers.operation import OperationLayer
 from devconv.layers.scope import Trace
@@ -22,9 +22,8 @@ class _Pad(OperationLayer):
 
     padding: int | Sequence[int]
 
-    def __post_init__(self) -> None:
-        with located(type(self).__name__):
-            self._pairs = self._ordered()
+    def _check_options(self) -> None:
+        self._pairs = self._ordered()
 
     def _ordered(self) -> tuple[Pair, ...]:
         """A pair for each dimension, first dimension first."""
@@ -53,10 +52,9 @@ class _Pad(OperationLayer):
 class _ConstantPad(_Pad):
     value: float
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        with located(type(self).__name__):
-            self.value = _check.number("value", self.value)
+    def _check_options(self) -> None:
+        super()._check_options()
+        self.value = _check.number("value", self.value)
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`devconv.functional.pad`."""

@@ -6,22 +6,21 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from devconv import functional
-from devconv._check import Shape, located
+from devconv._check import Shape
 from devconv.functional.adaptive_pool import Sizes, adaptive_size
 from devconv.functional.lp_pool import exponent
 from devconv.functional.pool import Padding, Size, check_divisor, pool_windows
 from devconv.layers.operation import OperationLayer
 from devconv.layers.scope import Trace
-from devconv.layers.shapes import InputShape, check_image, sized
+from devconv.layers.shapes import InputShape, check_image, roomy, sized
 
 
 @dataclass(repr=False, eq=False)
 class _Pool(OperationLayer):
     rank: ClassVar[int]
 
-    def __post_init__(self) -> None:
-        with located(type(self).__name__):
-            self._out((1, 1, *(2**40,) * self.rank))  # no window is too large for it
+    def _check_options(self) -> None:
+        self._out(roomy(self.rank))
 
     def options(self) -> dict[str, Any]:
         """The layer's fields are the operation's options."""
@@ -63,7 +62,7 @@ class _AvgPool(_Pool):
     divisor_override: int | None = None
 
     def _out(self, shape: Shape) -> Shape:
-        check_divisor(self.divisor_override)
+        check_divisor(self.count_include_pad, self.divisor_override)
         w = pool_windows(
             shape, self.kernel_size, self.stride, self.padding, ceil_mode=self.ceil_mode
         )

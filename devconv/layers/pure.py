@@ -11,8 +11,9 @@ from typing import Any
 
 from devconv import _array
 from devconv._array import Array
-from devconv._check import InvalidType, InvalidValue, located
+from devconv._check import InvalidType, InvalidValue, brief, flag, located
 from devconv.functional.operation import Operation, check_together
+from devconv.layers.hints import no_layer
 from devconv.layers.layer import Layer, placed_back
 from devconv.layers.scope import Pullback, Scope, Trace
 
@@ -34,7 +35,7 @@ class Pure:
         """Infer: the layer's output for ``x``."""
         scope = self._scope(parameters, buffers, x, training=False, key=None)
         with _array.on_device(x):
-            return self.layer.apply(scope, x)
+            return scope.apply("", self.layer, x)
 
     def vjp(
         self,
@@ -56,7 +57,7 @@ class Pure:
         """
         scope = self._scope(parameters, buffers, x, training=training, key=key)
         with _array.on_device(x):
-            y, pullback = self.layer.apply_vjp(scope, x)
+            y, pullback = scope.vjp("", self.layer, x)
         return (y, {**buffers, **scope.renewed}), placed_back(pullback)
 
     def _scope(
@@ -69,12 +70,13 @@ class Pure:
         key: Array | None,
     ) -> Scope:
         with located(type(self.layer).__name__):
+            training = flag("training", training)
             _check_names("parameters", parameters, self._parameters)
             _check_names("buffers", buffers, self._buffers)
             if not _array.is_array(x):
                 raise InvalidType(f"x must be an array, got {type(x).__name__}")
             for name, array in parameters.items():
-                check_together([("x", x), (name, array)])
+                check_together([("x", x), (name, array)], held=name)
         Trace().apply(self.layer, tuple(x.shape))
         return Scope(self.layer, {**parameters, **buffers}, training=training, key=key)
 
@@ -125,7 +127,7 @@ def pure(layer: Layer) -> Pure:
     array([[2.]], dtype=float32)
     """
     if not isinstance(layer, Layer):
-        raise InvalidType(f"pure: layer must be a layer, got {layer!r}")
+        raise InvalidType(f"pure: layer must be a layer, got {no_layer(layer)}")
     return Pure(layer)
 
 
@@ -159,14 +161,16 @@ def value_and_grad(model: Layer | Pure, loss: Operation[Any], **options: Any) ->
     if not isinstance(loss, Operation):
         raise InvalidType(
             f"value_and_grad: loss must be an operation such as devconv.functional.mse_loss, "
-            f"got {loss!r}"
+            f"got {brief(loss)}"
         )
 
     if isinstance(model, Pure):
         return _stateless(model, loss, options)
     if isinstance(model, Layer):
         return _stateful(model, loss, options)
-    raise InvalidType(f"value_and_grad: model must be a layer or dc.pure(layer), got {model!r}")
+    raise InvalidType(
+        f"value_and_grad: model must be a layer or dc.pure(layer), got {no_layer(model)}"
+    )
 
 
 def _stateful(

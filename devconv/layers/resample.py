@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from devconv import functional
-from devconv._check import located
 from devconv.functional.resample import check_mode, upsampled_size
 from devconv.layers.operation import OperationLayer, rank_of
 from devconv.layers.scope import Trace
-from devconv.layers.shapes import InputShape, check_image, sized
+from devconv.layers.shapes import InputShape, check_image, roomy, sized
 
 
 @dataclass(repr=False, eq=False)
@@ -35,11 +34,10 @@ class Upsample(OperationLayer):
     mode: str = "nearest"
     align_corners: bool = False
 
-    def __post_init__(self) -> None:
-        with located("Upsample"):
-            check_mode(self.mode, self.align_corners)
-            large = (2**40,) * rank_of(self.size, self.scale_factor)
-            upsampled_size((1, 1, *large), self.size, self.scale_factor)
+    def _check_options(self) -> None:
+        check_mode(self.mode, self.align_corners)
+        image = roomy(rank_of(self.size, self.scale_factor))
+        upsampled_size(image, self.size, self.scale_factor)
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`devconv.functional.upsample`."""

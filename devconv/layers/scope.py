@@ -37,7 +37,7 @@ class Trace:
 
     def apply(self, layer: Layer, shape: InputShape, name: str | None = None) -> InputShape:
         """The shape that leaves ``layer``, a child called ``name``, for ``shape`` entering it."""
-        with located(type(layer).__name__, name):
+        with located(type(layer).__name__, name or ""):
             before = self.inputs.setdefault(id(layer), shape)
             if before[1:] != shape[1:] and layer.declare(before) != layer.declare(shape):
                 raise InvalidValue(

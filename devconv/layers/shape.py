@@ -9,7 +9,7 @@ from typing import Any
 
 from devconv import _check, functional
 from devconv._array import Array
-from devconv._check import InvalidValue, located, show
+from devconv._check import InvalidValue, show
 from devconv.functional.shape import shuffle_factors, unshuffle_factors
 from devconv.layers.layer import Layer
 from devconv.layers.operation import OperationLayer, rank_of
@@ -48,9 +48,8 @@ class Flatten(OperationLayer):
 
     start: int = 1
 
-    def __post_init__(self) -> None:
-        with located("Flatten"):
-            self.start = _check.integer("start", self.start, least=1)
+    def _check_options(self) -> None:
+        self.start = _check.integer("start", self.start, least=1)
 
     def options(self) -> dict[str, Any]:
         """The options of :func:`devconv.functional.flatten`."""
@@ -60,16 +59,15 @@ class Flatten(OperationLayer):
         """``(N, a, b, ...)`` becomes ``(N, a·b·...)``."""
         if self.start > len(shape):
             raise InvalidValue(f"start={self.start} is out of range for x {show(shape)}")
-        return (*shape[: self.start], math.prod(n or 0 for n in shape[self.start :]))
+        return (*shape[: self.start], math.prod([n or 0 for n in shape[self.start :]]))
 
 
 @dataclass(repr=False, eq=False)
 class _Shuffle(OperationLayer):
     factor: int | Sequence[int]
 
-    def __post_init__(self) -> None:
-        with located(type(self).__name__):
-            _check.per_dimension("factor", self.factor, rank_of(self.factor), least=1)
+    def _check_options(self) -> None:
+        _check.per_dimension("factor", self.factor, rank_of(self.factor), least=1)
 
     def options(self) -> dict[str, Any]:
         """The operation's options."""

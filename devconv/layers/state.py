@@ -38,9 +38,15 @@ def match(
         names.setdefault(id(layer), []).append(path)
     given = {name: x for name, x in state.items() if not name.endswith(IGNORED)}
     matched, used, missing = [], set(), []
+    untold: ValueError | None = None
     for path, layer in root._firsts():
-        with located(type(layer).__name__, path or None):
-            declared = _declared(layer, names[id(layer)], given)
+        try:
+            with located(type(layer).__name__, path or None):
+                declared = _declared(layer, names[id(layer)], given)
+        except ValueError as error:  # no array of the state tells the layer's sizes
+            untold = untold or error
+            missing.append(f"all of {path or type(layer).__name__}")
+            continue
         arrays = {}
         for name, wanted in declared.items():
             aliases = [join(each, name) for each in names[id(layer)]]
@@ -51,9 +57,12 @@ def match(
             used.update(present)
             for alias in present:
                 _check(alias, given[alias], wanted, dtype, cast=cast)
+            _check_same(present, given)
             arrays[name] = given[present[0]]
         matched.append((layer, declared, arrays))
     unknown = sorted(given.keys() - used)
+    if untold is not None and not unknown:
+        raise untold
     faults = [_listed("missing", missing), _listed("unknown", unknown)]
     if any(faults):
         raise InvalidValue(
@@ -86,6 +95,18 @@ def _declared(layer: Layer, paths: list[str], given: Mapping[str, Array]) -> Map
     return layer.declare(None)
 
 
+def _check_same(names: list[str], given: Mapping[str, Array]) -> None:
+    """Refuse two values for the one array that a shared layer has."""
+    xp, first = _array.host(), _array.to_numpy(given[names[0]])
+    for name in names[1:]:
+        other = first if given[name] is given[names[0]] else _array.to_numpy(given[name])
+        if not xp.all((other == first) | ((other != other) & (first != first))):
+            raise InvalidValue(
+                f"state[{names[0]!r}] and state[{name!r}] differ, but are one array of a layer "
+                "that the model uses twice; leave one out, or give the model two layers"
+            )
+
+
 def _check(name: str, x: Array, wanted: Any, dtype: str, *, cast: bool) -> None:
     if tuple(x.shape) != wanted.shape:
         raise InvalidValue(
@@ -100,12 +121,17 @@ def _check(name: str, x: Array, wanted: Any, dtype: str, *, cast: bool) -> None:
         )
 
 
-def arguments(layer: Layer) -> str:
-    """The arguments of a layer that is a dataclass, those equal to a default left out."""
+def arguments(layer: Layer, *, inits: bool = True) -> str:
+    """The arguments of a layer that is a dataclass, those equal to a default left out.
+
+    Without ``inits`` those that say how its arrays begin are left out, too.
+    """
     if not dataclasses.is_dataclass(layer):
         return ""
     words = []
     for field in dataclasses.fields(layer):
+        if field.name.endswith("_init") and not inits:
+            continue
         value = getattr(layer, field.name)
         if field.default is dataclasses.MISSING and not field.kw_only:
             words.append(repr(value))
@@ -115,7 +141,10 @@ def arguments(layer: Layer) -> str:
 
 
 def table(root: Layer) -> str:
-    """The layer and all inside, one a line, with how many numbers learn in each."""
+    """The layer and all inside, one a line, with how many numbers learn in each.
+
+    How the arrays of a layer inside begin is left to its own text, which makes it again.
+    """
     lines = _lines(root, "", "")
     width = max(len(text) for text, _ in lines)
     return "\n".join(
@@ -126,9 +155,12 @@ def table(root: Layer) -> str:
 def _lines(layer: Layer, name: str, indent: str) -> list[tuple[str, int | None]]:
     label = f"{indent}{name}: " if name else indent
     kind, count = type(layer).__name__, layer.parameter_count or None
+    words = layer.describe()
+    if name and words == arguments(layer):
+        words = arguments(layer, inits=False)
     if not layer.children:
-        return [(f"{label}{kind}({layer.describe()})", count)]
-    lines = [(f"{label}{kind}({layer.describe()}", count)]
+        return [(f"{label}{kind}({words})", count)]
+    lines = [(f"{label}{kind}({words}", count)]
     for child_name, child in layer.children.items():
         lines += _lines(child, child_name, indent + "  ")
     return [*lines, (f"{indent})", None)]

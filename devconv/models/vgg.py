@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from devconv._check import flag
 from devconv.layers import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
@@ -50,6 +51,7 @@ def vgg(
 
     Names are those of torchvision: ``features.0.weight``, ..., ``classifier.6.bias``.
     """
+    batch_norm = flag("batch_norm", batch_norm)
     features: list[Layer] = []
     channels = in_channels
     for depth, out_channels in stages:

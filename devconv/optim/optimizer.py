@@ -6,6 +6,7 @@ made before it stays valid. Moments are float32 for half-precision parameters.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from devconv._check import InvalidType, InvalidValue, located
 from devconv.device import device_of, to_device
 from devconv.functional.operation import check_together
 from devconv.layers import Layer
+from devconv.layers.hints import no_layer
 
 Arrays = Mapping[str, Array]
 State = dict[str, dict[str, Array]]
@@ -28,6 +30,9 @@ class Optimizer:
         model: the layer whose parameters change.
         lr: the step size; may be set anew between steps.
         weight_decay: how strongly parameters are drawn to 0.
+
+    Attributes:
+        initial_lr: the step size that the optimizer was made with.
     """
 
     moments: tuple[str, ...] = ()
@@ -36,14 +41,29 @@ class Optimizer:
         with located(type(self).__name__):
             if not isinstance(model, Layer):
                 raise InvalidType(
-                    f"model must be a layer, got {type(model).__name__}; an optimizer binds the "
-                    "new parameters to it"
+                    f"model must be a layer, got {no_layer(model)}; an optimizer binds the new "
+                    "parameters to it"
                 )
             self.lr = lr
             self.weight_decay = _check.number("weight_decay", weight_decay, least=0.0)
-        self.model = model
+        self.model, self.initial_lr = model, self.lr
         self.steps = 0
         self.state: State = {}
+
+    def __repr__(self) -> str:
+        words = [f"{name}={value!r}" for name, value in self.options.items()]
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as they are now, by the names of the arguments that follow the model.
+
+        >>> import devconv as dc
+        >>> dc.optim.SGD(dc.Dense(1, 1), lr=0.1).options["momentum"]
+        0.0
+        """
+        names = [*inspect.signature(type(self)).parameters][1:]
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     @property
     def lr(self) -> float:
@@ -184,7 +204,7 @@ def _check_grads(parameters: Arrays, grads: Arrays) -> None:
         x = parameters[name]
         if not _array.is_array(grad):
             raise InvalidType(f"grads[{name!r}] must be an array, got {type(grad).__name__}")
-        check_together([(name, x), (f"grads[{name!r}]", grad)])
+        check_together([(name, x), (f"grads[{name!r}]", grad)], held=name)
         if tuple(grad.shape) != tuple(x.shape):
             raise InvalidValue(
                 f"grads[{name!r}] has shape {tuple(grad.shape)}, the parameter {tuple(x.shape)}"

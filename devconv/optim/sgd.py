@@ -7,6 +7,7 @@ from typing import Any
 from devconv import _array, _check
 from devconv._array import Array
 from devconv._check import InvalidValue, located
+from devconv.functional.special import blend
 from devconv.layers import Layer
 from devconv.optim.optimizer import Optimizer
 
@@ -55,8 +56,8 @@ class SGD(Optimizer):
         with located("SGD"):
             self.momentum = _check.number("momentum", momentum, least=0.0)
             self.dampening = _check.number("dampening", dampening)
-            self.nesterov = bool(nesterov)
-            if nesterov and (self.momentum == 0 or self.dampening != 0):
+            self.nesterov = _check.flag("nesterov", nesterov)
+            if self.nesterov and (self.momentum == 0 or self.dampening != 0):
                 raise InvalidValue(
                     "nesterov needs momentum above 0 and no dampening, got "
                     f"momentum={momentum!r}, dampening={dampening!r}"
@@ -67,13 +68,13 @@ class SGD(Optimizer):
     ) -> tuple[Array, dict[str, Array]]:
         """One parameter's step."""
         if self.weight_decay:
-            grad = grad + self.weight_decay * x
+            grad = blend(1.0, grad, self.weight_decay, x)
         if not self.momentum:
-            return x - self.lr * grad, {}
+            return blend(1.0, x, -self.lr, grad), {}
         before = moments["momentum"]
         if before is None:
             b = _array.copied(grad)  # whoever computed the gradient may use its memory again
         else:
-            b = self.momentum * before + (1.0 - self.dampening) * grad
-        ahead = grad + self.momentum * b if self.nesterov else b
-        return x - self.lr * ahead, {"momentum": b}
+            b = blend(self.momentum, before, 1.0 - self.dampening, grad)
+        ahead = blend(1.0, grad, self.momentum, b) if self.nesterov else b
+        return blend(1.0, x, -self.lr, ahead), {"momentum": b}

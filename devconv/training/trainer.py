@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from devconv import _array, checkpoint
 from devconv._array import Array
-from devconv._check import InvalidType, InvalidValue, integer, located
+from devconv._check import InvalidType, InvalidValue, brief, flag, integer, located
 from devconv.device import to_device
 from devconv.functional import cross_entropy, nll_loss
 from devconv.functional.loss.classification import check_labels
 from devconv.functional.operation import Operation
 from devconv.layers import Layer
+from devconv.layers.hints import no_layer
 from devconv.layers.pure import loss_and_grad
 from devconv.optim import Optimizer
 from devconv.training.history import History
@@ -63,7 +64,8 @@ class Trainer:
                 ("optimizer", optimizer, Optimizer),
             ):
                 if not isinstance(value, kind):
-                    raise InvalidType(f"{name} must be a devconv {kind.__name__}, got {value!r}")
+                    got = no_layer(value) if kind is Layer else brief(value)
+                    raise InvalidType(f"{name} must be a devconv {kind.__name__}, got {got}")
             if optimizer.model is not model:
                 raise InvalidValue("the optimizer belongs to another model; make one for this")
         self.model, self.loss, self.optimizer = model, loss, optimizer
@@ -74,6 +76,12 @@ class Trainer:
         self.adds_up = {**loss.options, **self.loss_options}.get("reduction") == "sum"
         self.history = History()
         self.epoch = 0
+
+    def __repr__(self) -> str:
+        loss = self.loss.__name__ if type(self.loss) is Operation else repr(self.loss)
+        return (
+            f"Trainer({type(self.model).__name__}, {loss}, {self.optimizer!r}, epoch={self.epoch})"
+        )
 
     def fit(
         self,
@@ -104,6 +112,7 @@ class Trainer:
         """
         with located("Trainer.fit"):
             epochs = integer("epochs", epochs, least=0)
+            progress = None if progress is None else flag("progress", progress)
             for name, given in (("batches", batches), ("validation", validation)):
                 if isinstance(given, Iterator) and epochs > 1:
                     raise InvalidValue(
@@ -181,9 +190,12 @@ class Trainer:
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Take up a run that :meth:`save` kept, on any device, with the same bits.
 
+        The optimizer is made as it was for that run, ``lr`` included; the step size then becomes
+        that of the last step, and may be set anew afterwards.
+
         Raises:
-            ValueError: a file that is missing, truncated or of another model; the trainer is
-                as it was then.
+            ValueError: a file that is missing, truncated, or of another model or optimizer; the
+                trainer is as it was then.
         """
         progress = checkpoint.load_training(
             path,
@@ -235,6 +247,8 @@ class Trainer:
             if self._has_labels(batch[1]):
                 classes = self.model.output_shape(tuple(batch[0].shape[1:]))[0]
                 check_labels(batch[1], classes, self._ignored)
+        with located(type(self.model).__name__):  # the array as it came: the message mends that
+            self.model._check_dtype(batch[0])
         device = self.model.device
         return [to_device(x, device) for x in batch]
 

@@ -22,6 +22,7 @@ def conv(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    algorithm: str = "auto",
 ) -> np.ndarray:
     size, kernel, rank = x.shape[2:], weight.shape[2:], x.ndim - 2
     stride, dilation = each(stride, rank), each(dilation, rank)
@@ -45,7 +46,7 @@ def conv(
     return y if bias is None else y + bias.reshape(-1, *(1,) * rank)
 
 
-def _torch(rank: int, padding: Any = 0, **options: Any) -> Any:
+def _torch(rank: int, padding: Any = 0, algorithm: str = "auto", **options: Any) -> Any:
     def run(x: Any, weight: Any, bias: Any = None) -> Any:
         import torch.nn.functional as T
 
@@ -120,4 +121,31 @@ CASES = [
     _case("3d-everything", X3, (6, 2, 2, 1, 3), groups=2, stride=(2, 1, 1), padding=(1, 0, 2)),
     _case("3d-dilation", X3, (6, 4, 2, 2, 2), dilation=(2, 1, 3), padding=1),
     _case("4d", (2, 2, 3, 2, 2, 3), (3, 2, 2, 2, 1, 2), padding=(1, 0, 0, 1), stride=2),
+    _case("2d-gemm", X2, (6, 4, 3, 3), padding=1, algorithm="gemm"),
+    _case("2d-fft", X2, (6, 4, 3, 3), algorithm="fft"),
+    _case("2d-fft-padding-pairs", X2, (6, 4, 3, 2), padding=[(1, 2), (0, 1)], algorithm="fft"),
+    _case("2d-fft-padding-above-kernel", X2, (6, 4, 2, 2), None, padding=3, algorithm="fft"),
+    _case(
+        "2d-fft-windows-of-padding-alone",
+        (2, 2, 2, 2),
+        (3, 2, 1, 1),
+        padding=[(5, 1), (0, 3)],
+        stride=(4, 3),
+        algorithm="fft",
+    ),
+    _case(
+        "2d-fft-everything",
+        X2,
+        (6, 2, 3, 2),
+        groups=2,
+        stride=(2, 1),
+        dilation=(1, 2),
+        padding=[(2, 1), 1],
+        algorithm="fft",
+    ),
+    _case("2d-fft-depthwise-multiplier", X2, (8, 1, 3, 3), groups=4, padding=1, algorithm="fft"),
+    _case("2d-fft-pointwise-stride", X2, (6, 4, 1, 1), stride=2, algorithm="fft"),
+    _case("1d-fft", (2, 4, 40), (6, 4, 3), padding=1, algorithm="fft"),
+    _case("3d-fft", X3, (6, 4, 2, 1, 2), padding=(1, 0, 1), stride=(1, 2, 1), algorithm="fft"),
+    _case("4d-fft", (2, 2, 3, 2, 2, 3), (3, 2, 2, 2, 1, 2), padding=(1, 0, 0, 1), algorithm="fft"),
 ]

@@ -22,6 +22,7 @@ def conv_transpose(
     output_padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    algorithm: str = "auto",
 ) -> np.ndarray:
     """Every pixel lays a copy of its kernel down; then the padding is cut off."""
     rank, size, kernel = x.ndim - 2, x.shape[2:], weight.shape[2:]
@@ -45,7 +46,7 @@ def conv_transpose(
     return y if bias is None else y + bias.reshape(-1, *(1,) * rank)
 
 
-def _torch(rank: int, padding: Any = 0, **options: Any) -> Any:
+def _torch(rank: int, padding: Any = 0, algorithm: str = "auto", **options: Any) -> Any:
     if rank > 3 or any(before != after for before, after in pairs(padding, rank)):
         return None
 
@@ -125,4 +126,29 @@ CASES = [
         output_padding=(1, 0, 1),
     ),
     _case("4d", (2, 2, 2, 2, 1, 2), (2, 3, 2, 1, 2, 2), stride=2, padding=(1, 0, 0, 0)),
+    _case("2d-gemm", X2, (4, 6, 3, 3), stride=2, algorithm="gemm"),
+    _case("2d-fft", X2, (4, 6, 3, 3), padding=(1, 2), algorithm="fft"),
+    _case(
+        "2d-fft-everything",
+        X2,
+        (4, 3, 3, 2),
+        groups=2,
+        stride=(2, 1),
+        padding=[(2, 1), 1],
+        output_padding=(1, 0),
+        dilation=(1, 2),
+        algorithm="fft",
+    ),
+    _case(
+        "2d-fft-output-padding-above-stride",
+        X2,
+        (4, 6, 2, 2),
+        stride=2,
+        dilation=(4, 3),
+        output_padding=(3, 2),
+        padding=1,
+        algorithm="fft",
+    ),
+    _case("1d-fft", (2, 4, 40), (4, 6, 3), stride=2, algorithm="fft"),
+    _case("3d-fft", X3, (4, 6, 2, 2, 2), padding=(1, 0, 1), algorithm="fft"),
 ]

@@ -100,6 +100,13 @@ def test_arrays_of_any_library_come_to_the_host(backend: Backend) -> None:
         (([1, 2],), {}, InvalidType, "expected an array, got list"),
         (numbers(3), {"batch_size": 0}, InvalidValue, "batch_size must be at least 1, got 0"),
         (numbers(3), {"batch_size": 2.0}, InvalidType, r"batch_size must be an int, got 2\.0"),
+        (
+            numbers(3),
+            {"shuffle": "no"},
+            InvalidType,
+            "^Batches: shuffle must be True or False, got 'no'",
+        ),
+        (numbers(3), {"drop_last": 1}, InvalidType, "drop_last must be True or False, got 1"),
         (numbers(3), {"seed": -1}, InvalidValue, "seed must be at least 0, got -1"),
         (numbers(3), {"seed": None}, InvalidType, "seed must be an int, got None"),
     ],

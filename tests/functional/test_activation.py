@@ -255,3 +255,14 @@ def test_errors(call: Any, kind: type[Exception], message: str) -> None:
 def test_integers_are_refused(name: str) -> None:
     with pytest.raises(TypeError, match=rf"{name}: x .* has dtype int64, expected a real floating"):
         getattr(F, name)(np.arange(4))
+
+
+def test_the_limits_of_hard_tanh_may_be_one_number() -> None:
+    """As in ``torch.nn.functional.hardtanh``; the layer refuses it, as ``torch.nn.Hardtanh``."""
+    torch = pytest.importorskip("torch")
+    y, pullback = F.hard_tanh.vjp(np.asarray([0.0, 1.0, 2.0]), min_val=1.0, max_val=1.0)
+    x = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    wanted = torch.nn.functional.hardtanh(x, 1.0, 1.0)
+    np.testing.assert_array_equal(y, wanted.detach())
+    wanted.sum().backward()
+    np.testing.assert_array_equal(pullback(np.ones(3))[0], x.grad)

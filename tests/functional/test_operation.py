@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from devconv import _array
 from devconv import functional as F
 from devconv._check import DevconvError, InvalidType, InvalidValue
 from devconv.functional import Operation, differentiable
+from devconv.functional.norm import batch_norm_and_statistics
 from devconv.functional.operation import check_together
 from devconv.testing import check_vjp
 from tests import backends
@@ -152,7 +157,7 @@ def test_arguments_that_do_not_exist_are_refused() -> None:
 def test_only_real_floating_arrays(dtype: str) -> None:
     message = (
         rf"^conv: x \(2, 3, 5, 5\) has dtype {dtype}, expected a real floating dtype; convert "
-        r'it first: x.astype\("float32"\) or xp.astype\(x, xp.float32\)$'
+        r'it first: x.astype\("float32"\)$'
     )
     with pytest.raises(InvalidType, match=message):
         F.conv(X.astype(dtype), W)
@@ -195,11 +200,12 @@ def test_constants_are_checked_like_arguments() -> None:
 
 def test_dtypes_are_never_promoted(backend: Backend) -> None:
     x, w = backend.asarray(X, "float32"), backend.asarray(W)
-    message = (
-        r"^conv: x is float32 and weight is float64, expected one dtype; convert: "
-        r'x.astype\("float64"\), weight.astype\("float32"\) or model.to\(dtype="float32"\)$'
+    casts = (_array.how_to_cast("x", x, "float64"), _array.how_to_cast("weight", w, "float32"))
+    message = re.escape(
+        "conv: x is float32 and weight is float64, expected one dtype; convert: "
+        f'{casts[0]}, {casts[1]} or model.to(dtype="float32")'
     )
-    with pytest.raises(InvalidType, match=message):
+    with pytest.raises(InvalidType, match=f"^{message}$"):
         F.conv(x, w)
     with pytest.raises(InvalidType, match=r"^conv: x is float64 and bias is float32"):
         F.conv(backend.asarray(X), w, backend.asarray(B, "float32"))
@@ -225,17 +231,38 @@ def test_the_byte_order_of_a_file_is_no_other_dtype() -> None:
     assert (dx.dtype, dw.dtype) == (x.dtype, w.dtype)
 
 
+def test_the_cast_that_mends_it_is_the_library_s_own() -> None:
+    narrow = torch(np.asarray(W, dtype="float32"))
+    message = (
+        r"x is float64 and weight is float32, expected one dtype; convert: "
+        r"x\.to\(dtype=torch\.float32\), weight\.to\(dtype=torch\.float64\) or model\.to\("
+    )
+    with pytest.raises(InvalidType, match=message):
+        F.conv(torch(X), narrow)
+    with pytest.raises(InvalidType, match=r"convert it first: xp\.astype\(x, xp\.float32\)$"):
+        F.conv(strict(X.astype("int64")), strict(W))
+    _, pullback = F.relu.vjp(torch(X))
+    with pytest.raises(InvalidType, match=r"dy is float32 and y is float64; convert: dy\.to\("):
+        pullback(torch(np.asarray(X, dtype="float32")))
+
+
 # --- one library, one device ---
 
 
 def test_arrays_of_two_libraries_are_refused() -> None:
     message = (
         "^conv: x is a NumPy array on cpu and weight a PyTorch array on torch; bring them "
-        r'together: x = dc.to_device\(x, "torch"\) or model.to\("cpu"\), or '
+        r'together: x = dc.to_device\(x, "torch"\) or model.to\("cpu"\) or '
         r'weight = dc.to_device\(weight, "cpu"\)$'
     )
     with pytest.raises(InvalidType, match=message):
         F.conv(X, torch(W))
+    with pytest.raises(InvalidType, match=r'together: model.to\("torch"\) or b = dc.to_device\('):
+        check_together([("0.weight", X), ("b", torch(X))], held="0.weight")
+    with pytest.raises(
+        InvalidType, match=r': a = dc.to_device\(a, "torch"\) or model.to\("cpu"\)$'
+    ):
+        check_together([("a", X), ("0.weight", torch(X))], held="0.weight")
     with pytest.raises(InvalidType, match=r"x is a PyTorch array on torch and bias a NumPy array"):
         F.conv(torch(X), torch(W), B)
     with pytest.raises(InvalidType, match=r"weight a array-api-strict array on array_api_strict:"):
@@ -251,7 +278,8 @@ def test_arrays_on_two_devices_are_refused() -> None:
     message = (
         "^conv: x is on array_api_strict:device1 and weight on array_api_strict; bring them "
         r'together: x = dc.to_device\(x, "array_api_strict"\) or '
-        r'model.to\("array_api_strict:device1"\)$'
+        r'model.to\("array_api_strict:device1"\) or '
+        r'weight = dc.to_device\(weight, "array_api_strict:device1"\)$'
     )
     with pytest.raises(InvalidValue, match=message):
         F.conv(strict(X), strict(W, "CPU_DEVICE"))
@@ -385,6 +413,29 @@ def test_options_that_an_operation_does_not_have() -> None:
         F.conv.with_options(x=X)
     with pytest.raises(InvalidType, match="relu has no option 'alpha'; it takes none"):
         F.relu.with_options(alpha=1.0)
+
+
+def test_a_pickle_says_where_an_operation_is_found() -> None:
+    for op in (sample, F.conv, batch_norm_and_statistics, F.cross_entropy):
+        assert pickle.loads(pickle.dumps(op)) is op
+        assert copy.copy(op) is copy.deepcopy(op) is op
+
+
+def test_a_pickle_keeps_what_was_filled_in() -> None:
+    op = F.softmax.with_options(axis=0).with_options(axis=1)
+    scaled = sample.with_options(scale=np.asarray(3.0))
+    for again in (pickle.loads(pickle.dumps(op)), copy.deepcopy(op), copy.copy(op)):
+        assert again.origin is F.softmax
+        assert again.options == {"axis": 1}
+        np.testing.assert_array_equal(again(np.ones((1, 4))), np.full((1, 4), 0.25))
+    assert copy.deepcopy(scaled).options["scale"] is not scaled.options["scale"]
+
+
+def test_an_operation_that_no_module_holds_is_copied_but_not_pickled() -> None:
+    inner = differentiable(lambda x, /: (x, lambda dy: (dy,)))
+    assert copy.deepcopy(inner) is inner
+    with pytest.raises((AttributeError, pickle.PicklingError), match="<lambda>"):
+        pickle.dumps(inner)
 
 
 def test_the_arrays_that_a_call_needs() -> None:

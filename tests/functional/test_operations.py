@@ -488,3 +488,40 @@ def test_half_precision(case: Case, backend: Backend, dtype: str) -> None:
             assert_like(d, x, dtype)
     wanted = back(backend.to_numpy(dy).astype("float64"))
     assert_close(backend, grads, wanted, EPSILON[dtype])
+
+
+# --- options that are yes or no ---
+
+
+def flags(case: Case) -> list[str]:
+    """The options of the case's operation that are true or false."""
+    parameters = case.op.__signature__.parameters.values()
+    return [p.name for p in parameters if p.annotation == "bool"]
+
+
+FLAGS = {(case.op.__name__, name): case for case in CASES for name in flags(case)}
+
+
+@pytest.mark.parametrize(("operation", "name"), FLAGS)
+@pytest.mark.parametrize("value", ["yes", 1, None, np.ones(1, dtype=bool)], ids=repr)
+def test_only_true_and_false_are_yes_and_no(operation: str, name: str, value: Any) -> None:
+    case, numpy = FLAGS[operation, name], backends.get("numpy")
+    arrays, given = moved(case, numpy, "float64"), options(case, numpy, "float64")
+    with pytest.raises(TypeError, match=rf"^{operation}: {name} must be True or False, got "):
+        case.op(*arrays, **{**given, name: value})
+
+
+def test_every_flag_has_a_case() -> None:
+    """And NumPy's own booleans are as good as Python's."""
+    every = {
+        (name, p.name)
+        for name, op in vars(F).items()
+        if isinstance(op, F.Operation)
+        for p in op.__signature__.parameters.values()
+        if p.annotation == "bool"
+    }
+    assert every == FLAGS.keys()
+    x = np.ones((1, 1, 3))
+    for yes in (True, np.True_):
+        assert F.max_pool(x, kernel_size=2, ceil_mode=yes).shape == (1, 1, 2)
+    assert F.max_pool(x, kernel_size=2, ceil_mode=np.False_).shape == (1, 1, 1)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from devconv import _fast
+from devconv import functional as F
 from devconv._check import InvalidType, InvalidValue
 from devconv.functional import windows
 from devconv.functional.windows import Windows, cut, plan, put, take, tiles
@@ -168,35 +169,52 @@ def test_put_is_the_adjoint_of_take_on_jax() -> None:
 @given(geometries(), st.data())
 def test_a_part_reads_the_same_windows(geometry: Any, data: Any) -> None:
     w = plan(*geometry, data.draw(st.booleans()))
-    start = data.draw(st.integers(0, w.out[0] - 1))
-    stop = data.draw(st.integers(start + 1, w.out[0]))
-    part, read = w.part(slice(start, stop))
-    assert 0 <= read.start <= read.stop <= w.size[0]
-    assert part.out == (stop - start, *w.out[1:])
-    assert part.size == (read.stop - read.start, *w.size[1:])
+    starts = [data.draw(st.integers(0, out - 1)) for out in w.out]
+    stops = [data.draw(st.integers(a + 1, out)) for a, out in zip(starts, w.out, strict=True)]
+    box = tuple(map(slice, starts, stops))
+    part, read = w.part(box)
+    assert all(0 <= r.start <= r.stop <= n for r, n in zip(read, w.size, strict=True))
+    assert part.out == tuple(b - a for a, b in zip(starts, stops, strict=True))
+    assert part.size == tuple(r.stop - r.start for r in read)
     x = image(w)
-    whole = take(cut(x, w, 7.0), w)[:, start:stop]
-    np.testing.assert_array_equal(take(cut(x[:, read], part, 7.0), part), whole)
+    whole = take(cut(x, w, 7.0), w)[(slice(None), *box)]
+    np.testing.assert_array_equal(take(cut(x[(slice(None), *read)], part, 7.0), part), whole)
 
 
 @quick
 @given(geometries(), st.integers(0, 4), st.integers(1, 64), st.integers(1, 4000))
 def test_tiles_cover_every_window_once(geometry: Any, n: int, each: int, budget: int) -> None:
     w = plan(*geometry)
-    seen = np.zeros((n, w.out[0]), dtype=int)
+    seen = np.zeros((n, *w.out), dtype=int)
     for tile in tiles(n, w, each, budget):
-        seen[tile.images, tile.rows] += 1
-        windows_in_it = seen[tile.images, tile.rows].size * math.prod(w.out[1:])
-        one_row = math.prod(w.out[1:])
-        assert windows_in_it * each <= budget or windows_in_it == one_row
-        assert (tile.windows, tile.read) == w.part(tile.rows)
+        seen[tile.of_y] += 1
+        windows_in_it = seen[tile.of_y].size
+        assert windows_in_it * each <= budget or windows_in_it == 1
+        assert (tile.windows, tile.read) == w.part(tile.box)
+        assert windows_in_it == seen[tile.images].shape[0] * math.prod(tile.windows.out)
     assert np.all(seen == 1)
+
+
+@quick
+@given(geometries(), st.integers(1, 4), st.integers(1, 64), st.integers(1, 4000))
+def test_tiles_are_as_large_as_the_budget_lets_them(
+    geometry: Any, n: int, each: int, budget: int
+) -> None:
+    """One more image, row or window, whichever a tile is made of, would be too much."""
+    w = plan(*geometry)
+    first = tiles(n, w, each, budget)[0]
+    counts, limits = (first.images.stop, *first.windows.out), (n, *w.out)
+    for d, (count, limit) in enumerate(zip(counts, limits, strict=True)):
+        if count < limit:  # what lies further in is whole, what lies further out is single
+            assert counts[d + 1 :] == limits[d + 1 :] or count == 1
+            assert (count + 1) * math.prod(counts[d + 1 :]) * each > budget
 
 
 def test_no_budget_is_one_tile() -> None:
     w = plan((6, 5), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
     (tile,) = tiles(4, w, 1000, None)
-    assert (tile.images, tile.rows, tile.read) == (slice(0, 4), slice(0, 6), slice(0, 6))
+    assert tile.images == slice(0, 4)
+    assert tile.box == tile.read == (slice(0, 6), slice(0, 5))
 
 
 def test_nothing_has_no_tiles() -> None:
@@ -206,12 +224,25 @@ def test_nothing_has_no_tiles() -> None:
 def test_large_images_are_cut_into_rows() -> None:
     w = plan((6, 5), (3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1))
     cut_up = tiles(2, w, 10, 60)  # a row is 3 windows of 10 bytes
-    assert [(t.images, t.rows) for t in cut_up] == [
-        (slice(i, i + 1), slice(j, j + 2)) for i in (0, 1) for j in (0, 2)
+    assert [(t.images, t.box) for t in cut_up] == [
+        (slice(i, i + 1), (slice(j, j + 2), slice(0, 3))) for i in (0, 1) for j in (0, 2)
     ]
 
 
-BUDGETS = [1, 700, 5000, 10**9]  # a row at a time, some rows, some images, everything
+def test_a_row_that_is_too_large_is_cut_as_well() -> None:
+    w = plan((3, 4, 5), (1, 1, 2), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1))
+    assert w.out == (3, 4, 4)
+    assert [t.box for t in tiles(1, w, 10, 90)] == [  # a row is 4 · 4 windows of 10 bytes
+        (slice(i, i + 1), slice(j, j + 2), slice(0, 4)) for i in range(3) for j in (0, 2)
+    ]
+    assert [t.box for t in tiles(1, w, 10, 30)][:3] == [
+        (slice(0, 1), slice(0, 1), slice(0, 3)),
+        (slice(0, 1), slice(0, 1), slice(3, 4)),
+        (slice(0, 1), slice(1, 2), slice(0, 3)),
+    ]
+
+
+BUDGETS = [1, 700, 5000, 10**9]  # a window at a time, some rows, some images, everything
 
 
 @pytest.mark.parametrize("name", ["numpy", "array_api_strict", "torch"])
@@ -242,11 +273,11 @@ def three_ways(x: Any, dy: Any, w: Windows, budget: int | None) -> tuple[Any, An
             return xp.sum(take(slab, w), axis=kernel_axes)
 
         def share(tile: Any) -> Any:
-            part = dy[tile.images, tile.rows, ...]
+            part = dy[tile.of_y]
             return put((part for _ in range(w.taps)), tile.windows, part)
 
         def products(tile: Any, slab: Any) -> Any:
-            part = dy[tile.images, tile.rows, ...]
+            part = dy[tile.of_y]
             axes = tuple(range(part.ndim))
             taps = (windows.tap(slab, tile.windows, o) for o in tile.windows.offsets())
             return xp.stack([xp.sum(tap * part, axis=axes) for tap in taps])
@@ -323,6 +354,54 @@ def test_options_are_refused(options: Any, error: Any, message: str) -> None:
 
 # --- through the operations ---
 
+PLANE, VOLUME = (2, 4, 6, 9), (2, 4, 3, 4, 9)
+TILED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("conv", (PLANE, (6, 4, 3, 2)), {"padding": 1}),
+    ("conv", (PLANE, (6, 4, 2, 3)), {"padding": 1, "stride": 2}),
+    ("conv", (PLANE, (4, 2, 3, 3)), {"stride": (3, 2), "groups": 2}),
+    ("conv", (PLANE, (4, 1, 2, 2)), {"stride": 2, "padding": 1, "groups": 4}),
+    ("conv", (VOLUME, (6, 4, 2, 2, 3)), {"padding": (0, 1, 2)}),
+    ("conv", (VOLUME, (6, 4, 2, 2, 3)), {"padding": 1, "stride": (1, 2, 2), "dilation": (1, 1, 2)}),
+    ("fold", ((2, 24, 35),), {"output_size": (6, 9), "kernel_size": (2, 3)}),
+    ("max_pool", (PLANE,), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ("max_pool", (PLANE,), {"kernel_size": (2, 4), "ceil_mode": True}),
+    ("max_pool", (VOLUME,), {"kernel_size": 2, "stride": 1, "padding": 1}),
+    ("avg_pool", (PLANE,), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ("avg_pool", (PLANE,), {"kernel_size": 4, "padding": 2, "count_include_pad": False}),
+    ("avg_pool", (VOLUME,), {"kernel_size": 2, "stride": (1, 2, 1), "ceil_mode": True}),
+]
+
+
+@pytest.mark.parametrize("name", ["numpy", "array_api_strict", "torch"])
+@pytest.mark.parametrize("room", [3, 8])
+@pytest.mark.parametrize(("kind", "shapes", "options"), TILED)
+def test_a_tiny_workspace_gives_the_same(
+    name: str, room: int, kind: str, shapes: Any, options: Any
+) -> None:
+    """With room for so many windows of 2-D and 3-D images, fewer than a row has or more."""
+    backend, rng = backends.get(name), np.random.default_rng(0)
+    arrays = [backend.asarray(np.round(2.0 * rng.standard_normal(shape))) for shape in shapes]
+    seen: list[int] = []
+
+    def run(limit: int | None) -> list[np.ndarray]:
+        def watched(n: int, w: Windows, each: int, budget: int | None) -> Any:
+            found = tiles(n, w, each, None if limit is None else limit * each)
+            for tile in found if limit else ():
+                count = (tile.images.stop - tile.images.start) * math.prod(tile.windows.out)
+                assert count <= (limit or 0)
+                seen.append(count)
+            return found
+
+        with pytest.MonkeyPatch.context() as patch, generic():
+            patch.setattr(windows, "tiles", watched)
+            y, pullback = getattr(F, kind).vjp(*arrays, **options)
+            dy = np.random.default_rng(1).standard_normal(tuple(y.shape))
+            return [backend.to_numpy(a) for a in (y, *pullback(backend.asarray(dy)))]
+
+    for tiled, whole in zip(run(room), run(None), strict=True):
+        np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-13 * np.abs(whole).max())
+    assert len(seen) >= 4  # two tiles on the way there, and on each way back
+
 
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 @settings(quick, max_examples=60)
@@ -331,8 +410,6 @@ def test_convolution_is_bilinear_and_its_pullbacks_adjoint(
     name: str, geometry: Any, groups: int, tiny: bool
 ) -> None:
     """<y(x, k), dy> = <x, dx> = <k, dk> for every geometry, in one tile and in many."""
-    from devconv import functional as F
-
     backend: Backend = backends.get(name)
     size, kernel, stride, padding, dilation = geometry
     rng = np.random.default_rng(0)

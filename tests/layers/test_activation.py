@@ -92,6 +92,12 @@ def test_all_activations_that_need_nothing_have_names() -> None:
         (lambda: dc.CELU(0.0), InvalidValue, "CELU: alpha must not be 0"),
         (lambda: dc.GELU("erf"), InvalidValue, "GELU: approximate must be one of 'none', 'tanh'"),
         (lambda: dc.Hardtanh(2.0, 1.0), InvalidValue, r"Hardtanh: min_val=2\.0 is above max_val=1"),
+        (
+            lambda: dc.Hardtanh(1, 1),
+            InvalidValue,
+            r"^Hardtanh: max_val must be greater than min_val, got 1\.0 for both; a layer of one",
+        ),
+        (lambda: dc.Softplus(1.0, "20"), InvalidType, "Softplus: threshold must be a number, got"),
         (lambda: dc.Softplus(0.0), InvalidValue, "Softplus: beta must not be 0"),
         (lambda: dc.LeakyReLU(None), InvalidType, "LeakyReLU: negative_slope must be a number"),
         (lambda: dc.Softmax(1.0), InvalidType, r"Softmax: axis must be an int, got 1\.0"),

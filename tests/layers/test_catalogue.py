@@ -6,9 +6,11 @@ gradients, in inference and in training.
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +346,16 @@ def test_the_text_makes_the_layer_again(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=str)
+def test_a_pickle_and_a_copy_are_the_layer_again(entry: Entry) -> None:
+    x = np.ones((2, *entry.shape), dtype="float32")
+    layer = entry.mine().build(seed=1)
+    for again in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        assert repr(again) == repr(layer)
+        np.testing.assert_array_equal(again(x), layer(x))
+    assert repr(copy.deepcopy(entry.mine())) == repr(entry.mine())  # not built
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
 def test_an_empty_batch(entry: Entry) -> None:
     """Nothing in, nothing out, in the right shape; gradients of nothing are zero."""
     layer = entry.mine().build()
@@ -425,3 +437,37 @@ def test_every_layer_is_in_the_table() -> None:
     bases = {"Activation", "Layer", "OperationLayer"}
     containers = {"Concatenate", "Parallel", "Residual", "Sequential", "Lambda"}
     assert layers - {e.kind for e in ENTRIES} == bases | containers | EXTRA
+
+
+def flags() -> dict[tuple[str, str], Entry]:
+    """Each kind's arguments that are true or false, with an entry of that kind."""
+    return {
+        (entry.kind, each.name): entry
+        for entry in ENTRIES
+        if is_dataclass(entry.mine())
+        for each in fields(entry.mine())
+        if each.type == "bool"
+    }
+
+
+@pytest.mark.parametrize("value", ["no", 0, None], ids=repr)
+@pytest.mark.parametrize(("kind", "name"), flags())
+def test_flags_are_checked_when_it_is_made(kind: str, name: str, value: Any) -> None:
+    entry = flags()[kind, name]
+    names = [each.name for each in fields(entry.mine())]
+    given = {**dict(zip(names, entry.arguments, strict=False)), **entry.options, name: value}
+    with pytest.raises(TypeError, match=f"^{kind}: {name} must be True or False, got {value!r}$"):
+        getattr(dc, kind)(**given)
+
+
+def test_numpy_s_booleans_are_flags() -> None:
+    layer = dc.Conv2d(2, 4, 3, bias=np.False_)  # type: ignore[arg-type]
+    assert repr(layer) == "Conv2d(2, 4, 3, bias=False)  # 72"
+
+
+@pytest.mark.parametrize("kind", sorted({entry.kind for entry in ENTRIES} | EXTRA))
+def test_wrong_arguments_name_the_class(kind: str) -> None:
+    """Not a private one that it inherits its constructor from."""
+    for arguments, options in (((), {"such_a_thing": 1}), (range(20), {})):
+        with pytest.raises(TypeError, match=rf"^{kind}(\.__init__)?\(\) (got an unexp|takes )"):
+            getattr(dc, kind)(*arguments, **options)

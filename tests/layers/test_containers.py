@@ -132,8 +132,14 @@ def test_inference_lets_intermediate_results_go() -> None:
         (
             (dc.ReLU,),
             InvalidType,
-            r"Sequential: layer 0 must be a layer, got <class .*ReLU'>; .*parentheses",
+            r"Sequential: layer 0 must be a layer, got the class ReLU; make one with parentheses, ",
         ),
+        (
+            (dc.ReLU(), F.relu),
+            InvalidType,
+            r"layer 1 must be a layer, got the operation relu; make a layer: dc\.ReLU\(\.\.\.\) or",
+        ),
+        (([dc.ReLU()],), InvalidType, r"layer 0 must be a layer, got a list; hand the layers in o"),
         (({"a": None},), InvalidType, r"layer a must be a layer, got None"),
         (({"a.b": dc.ReLU()},), InvalidValue, r"a layer's name must be a word without dots, got "),
         (({"": dc.ReLU()},), InvalidValue, r"a layer's name must be a word without dots, got ''"),
@@ -152,6 +158,18 @@ def test_errors_in_a_slice_keep_the_name_of_the_layer() -> None:
 
 
 # --- side by side ---
+
+
+class Halved(dc.Activation):
+    """An activation that is none: another shape comes out."""
+
+    operation = F.glu
+
+    def options(self) -> Any:
+        return {"axis": 1}
+
+    def infer(self, trace: Any, shape: Any) -> Any:
+        return (shape[0], shape[1] // 2, *shape[2:])
 
 
 def side_by_side() -> dict[str, tuple[dc.Layer, tuple[int, ...]]]:
@@ -298,6 +316,15 @@ def test_what_cannot_stand_side_by_side(make: Any, error: type, message: str) ->
         (
             dc.Concatenate(dc.Flatten(), axis=2),
             r"^Concatenate: axis=2 is out of range for \(N, 128\)",
+        ),
+        (
+            dc.Residual(dc.Tanh(), activation=Halved()),
+            r"^Residual: the activation Halved gives \(N, 1, 8, 8\) for \(N, 2, 8, 8\), expected "
+            r"the same shape; put such a layer after this one$",
+        ),
+        (
+            dc.Residual(dc.Tanh(), activation=dc.Softmax(4)),
+            r"^Residual: axis 4 is out of range for x with shape \(N, 2, 8, 8\)",
         ),
         (dc.Concatenate(dc.Flatten(), axis=-2), r"axis=-2 is out of range for \(N, 128\)"),
         (

@@ -467,6 +467,20 @@ def test_shared_layer_loads_by_any_of_its_names() -> None:
         model().load_state_dict({**state, "2.bias": np.ones(4, dtype="float32")})
 
 
+def test_two_values_for_one_array_are_refused(backend: Backend) -> None:
+    shared = dc.Dense(3, 3)
+    model = dc.Sequential(shared, dc.Tanh(), shared).build().to(place(backend))
+    state = model.state_dict()
+    same = {**state, "2.bias": state["2.bias"] + 0.0}
+    assert_equal(model.load_state_dict(same).state_dict(), state)
+    other = {**state, "2.bias": state["2.bias"] + 1.0}
+    message = r"^state\['0\.bias'\] and state\['2\.bias'\] differ, but are one array of a layer"
+    with unchanged(model), pytest.raises(InvalidValue, match=message):
+        model.load_state_dict(other)
+    nan = {name: 0.0 * x + float("nan") for name, x in state.items()}
+    model.load_state_dict(nan)
+
+
 # --- loading ---
 
 
@@ -671,6 +685,17 @@ def test_a_device_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
             model.to(spec, dtype="float64")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.dtype("float16"), "float64", "bfloat16"])
+def test_a_dtype_is_no_device(dtype: Any) -> None:
+    model, name = cnn().build(), str(np.dtype(dtype)) if dtype != "bfloat16" else dtype
+    message = rf'^{name} is a dtype and no device; say model\.to\(dtype="{name}"\)$'
+    with unchanged(model), pytest.raises(InvalidType, match=message):
+        model.to(dtype)
+    for other in ([1], 3, float):
+        with pytest.raises(InvalidType, match="device must be a string such as"):
+            model.to(other)
+
+
 def test_auto_is_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVCONV_DEVICE", "array_api_strict:device1")
     backends.get("array_api_strict")
@@ -746,7 +771,17 @@ def test_output_shape_is_what_comes_out() -> None:
     ("shape", "message"),
     [
         ((3, 8, 8), r"^0 \(Conv2d\): expected 2 input channels \(weight \(4, 2, 3, 3\)\), got x "),
-        ((2, 8), r"^0 \(Conv2d\): expected x with 4 dimensions \(N, C, H, W\), got x \(N, 2, 8\)$"),
+        (
+            (2, 8),
+            r"^0 \(Conv2d\): expected x with 4 dimensions \(N, C, H, W\), got x \(N, 2, 8\); the "
+            r"shape of one example is \(C, H, W\)$",
+        ),
+        (
+            (4, 2, 8, 8),
+            r"^0 \(Conv2d\): expected x with 4 dimensions .*, got x \(N, 4, 2, 8, 8\); leave the "
+            r"batch out, the shape of one example is \(C, H, W\)$",
+        ),
+        ((2,), r"^0 \(Conv2d\): expected x with 4 dimensions \(N, C, H, W\), got x \(N, 2\)$"),
         ((2, 0, 8), r"^0 \(Conv2d\): expected x \(N, C, \*spatial\) with pixels, got x \(N, 2, 0"),
         ((2, 1, 1), r"^2 \(MaxPool2d\): "),
         (
@@ -800,11 +835,39 @@ def test_what_is_not_an_array_of_the_model_s_kind(built: bool) -> None:
             r"^Sequential: x is float64 and 0\.weight is float32, expected one dtype; convert: "
             r'x\.astype\("float32"\) or model\.to\(dtype="float64"\)$',
         ),
-        (x[0], InvalidValue, r"^0 \(Conv2d\): expected x with 4 dimensions .* got x \(2, 8, 8\)$"),
+        (
+            x[0],
+            InvalidValue,
+            r"^0 \(Conv2d\): expected x with 4 dimensions .* got x \(2, 8, 8\); x\[None, \.\.\.\] "
+            r"adds a batch that is missing, x\[:, None, \.\.\.\] a channel$",
+        ),
+        (
+            x.transpose(0, 2, 3, 1),
+            InvalidValue,
+            r"^0 \(Conv2d\): expected 2 input channels .*, got x \(4, 8, 8, 2\); its channels seem "
+            r"to stand last, xp\.permute_dims\(x, \(0, 3, 1, 2\)\) puts them first$",
+        ),
     ):
         for face in (model, model.vjp):
             with unchanged(model), pytest.raises(error, match=message):
                 face(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("torch", r"x\.to\(dtype=torch\.float32\)"),
+        ("array_api_strict", r"xp\.astype\(x, xp\.float32\)"),
+        ("jax", r'x\.astype\("float32"\)'),
+    ],
+)
+def test_the_cast_that_mends_a_dtype_is_the_library_s_own(name: str, fix: str) -> None:
+    backend = backends.get(name)
+    model, x = cnn().build().to(place(backend)), images()
+    with pytest.raises(InvalidType, match=rf"convert: {fix} or model\.to\(dtype=\"float64\"\)$"):
+        model(backend.asarray(x))
+    with pytest.raises(InvalidType, match=rf"has dtype int64, expected float32; .*: {fix}$"):
+        model(backend.asarray(x.astype("int64")))
 
 
 def test_arrays_of_two_libraries(backend: Backend) -> None:
@@ -818,7 +881,7 @@ def test_arrays_of_two_libraries(backend: Backend) -> None:
         model(x)
     here = model.device.spec
     assert f"array on {spec} and 0.weight a " in str(caught.value)
-    assert f'x = dc.to_device(x, "{here}") or model.to("{spec}")' in str(caught.value)
+    assert str(caught.value).endswith(f'x = dc.to_device(x, "{here}") or model.to("{spec}")')
 
 
 def test_two_devices_of_one_library() -> None:
@@ -829,6 +892,76 @@ def test_two_devices_of_one_library() -> None:
         InvalidValue, match=r"x is on array_api_strict:device1 and 0\.weight on array_api_strict;"
     ):
         model(x)
+
+
+class Faulty(dc.Layer):
+    """A layer of somebody's own, which raises plain errors."""
+
+    def __init__(self, *, shape: bool = False) -> None:
+        self.shape = shape
+
+    def infer(self, trace: Any, shape: Any) -> Any:
+        if self.shape:
+            raise TypeError("no such shape")
+        return shape
+
+    def apply_vjp(self, scope: Any, x: Any) -> Any:
+        raise ValueError("no such numbers")
+
+
+def test_plain_errors_of_a_layer_say_where() -> None:
+    """Type and message stay what they are; a note tells the place."""
+    x = line()[0]
+    for model, place_ in (
+        (Faulty(), "in Faulty"),
+        (dc.Sequential(dc.ReLU(), dc.Sequential({"own": Faulty()})), "in 1.own (Faulty)"),
+    ):
+        pure = dc.pure(model)
+        for run in (
+            lambda: model(x),  # noqa: B023
+            lambda: model.vjp(x),  # noqa: B023
+            lambda: pure({}, {}, x),  # noqa: B023
+            lambda: pure.vjp({}, {}, x),  # noqa: B023
+        ):
+            with pytest.raises(ValueError, match=r"^no such numbers\n") as caught:
+                run()
+            assert type(caught.value) is ValueError
+            assert caught.value.__notes__ == [place_]
+    for model in (Faulty(shape=True), dc.Sequential(Faulty(shape=True))):
+        with pytest.raises(TypeError, match=r"^no such shape\n") as caught:
+            model.output_shape((3,))
+        assert caught.value.__notes__ == [
+            "in Faulty" if isinstance(model, Faulty) else "in 0 (Faulty)"
+        ]
+
+
+def test_a_layer_alone_is_named_like_one_inside() -> None:
+    layer, x = dc.BatchNorm1d(3).build(), np.ones((1, 3), dtype="float32")
+    pure, fault = dc.pure(layer), r"x \(1, 3\) has 1 values per channel"
+    for run, where in (
+        (lambda: layer.vjp(x), "BatchNorm1d"),
+        (lambda: pure.vjp(layer.parameters, layer.buffers, x), "BatchNorm1d"),
+        (lambda: dc.Sequential(layer).vjp(x), r"0 \(BatchNorm1d\)"),
+        (lambda: F.batch_norm(x, training=True), "batch_norm"),
+    ):
+        with pytest.raises(InvalidValue, match=f"^{where}: {fault}"):
+            run()
+    with pytest.raises(InvalidType, match=r"^cross_entropy: "):  # the loss is none of the layer's
+        dc.value_and_grad(layer, F.cross_entropy)(np.ones((2, 3), dtype="float32"), np.ones(2))
+
+
+@pytest.mark.parametrize("training", [1, "yes", None], ids=repr)
+def test_training_is_true_or_false(training: Any) -> None:
+    model, (x, target) = small().build((3,)), line()
+    pure, arrays = dc.pure(model), (model.parameters, model.buffers)
+    for run in (
+        lambda: model.vjp(x, training=training),
+        lambda: pure.vjp(*arrays, x, training=training),
+        lambda: dc.value_and_grad(model, F.mse_loss)(x, target, training=training),
+        lambda: dc.value_and_grad(pure, F.mse_loss)(*arrays, x, target, training=training),
+    ):
+        with pytest.raises(InvalidType, match=r"^Sequential: training must be True or False, got "):
+            run()
 
 
 # --- copies ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,16 @@ def test_copies_are_independent() -> None:
     assert F.huber_loss.options == {}
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_a_pickle_is_the_loss_again(case: Any) -> None:
+    kind, options, prediction, targets = case
+    loss = getattr(dc, kind)(**options)
+    for again in (pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
+        assert type(again) is type(loss)
+        assert repr(again) == repr(loss)
+        np.testing.assert_array_equal(again(prediction, *targets), loss(prediction, *targets))
+
+
 @pytest.mark.parametrize(
     ("run", "error", "message"),
     [
@@ -151,6 +162,16 @@ def test_copies_are_independent() -> None:
             lambda: dc.MSELoss(reduction="avg")(REAL, OTHER),
             InvalidValue,
             "mse_loss: reduction must be one of",
+        ),
+        (
+            lambda: dc.KLDivLoss(log_target="yes"),  # type: ignore[arg-type]
+            InvalidType,
+            "KLDivLoss: log_target must be True or False, got 'yes'",
+        ),
+        (
+            lambda: dc.PoissonNLLLoss(full=1),  # type: ignore[arg-type]
+            InvalidType,
+            "PoissonNLLLoss: full must be True or False, got 1",
         ),
         (
             lambda: dc.CrossEntropyLoss(weight=[1.0, 2.0, 3.0])(REAL, LABELS),

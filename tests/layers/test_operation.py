@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -125,6 +127,43 @@ def test_lambda_is_the_operation(backend: Backend) -> None:
     assert model.output_shape(x.shape[1:]) == (3,)
 
 
+def halved(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:-1], shape[-1] // 2)
+
+
+def test_a_pickle_of_lambda() -> None:
+    layer = dc.Lambda(every_other, output_shape=halved, times=3.0)
+    for again in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        assert again.operation.origin is every_other
+        assert again.output_shape((3, 4)) == (3, 2)
+        np.testing.assert_array_equal(again(images()), layer(images()))
+
+
+def test_a_copy_of_a_model_has_arrays_of_its_own(backend: Backend) -> None:
+    """One goes on learning, the other stays as it is."""
+    model = dc.Sequential(
+        dc.Conv2d(2, 3, 3, activation="relu"), dc.BatchNorm2d(3), dc.Flatten(), dc.Dense(None, 2)
+    ).build(images().shape[1:])
+    model.to(place(backend), dtype="float64")
+    x = backend.asarray(images())
+    before = {name: backend.to_numpy(a) for name, a in model.state_dict().items()}
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.device == model.device
+        assert_equal(again.state_dict(), before)
+        y, pullback = again.vjp(x)
+        dc.optim.SGD(again, lr=0.1).step(pullback(y)[1])
+        assert_equal(model.state_dict(), before)
+        assert all(
+            not np.array_equal(backend.to_numpy(a), before[name])
+            for name, a in again.state_dict().items()
+        )
+    if backend.name in ("numpy", "torch"):  # whose arrays can be written into
+        again = copy.deepcopy(model)
+        for array in again.state_dict().values():
+            array[...] = 0.0
+        assert_equal(model.state_dict(), before)
+
+
 def test_lambda_finds_the_shape_by_a_trial_or_is_told() -> None:
     assert dc.Lambda(F.flatten, start=2).output_shape((3, 4, 5)) == (3, 20)
     assert dc.Lambda(F.layer_norm, normalized_shape=5).output_shape((3, 5)) == (3, 5)
@@ -173,7 +212,7 @@ def test_lambda_finds_the_shape_by_a_trial_or_is_told() -> None:
         (
             lambda: dc.Lambda(F.max_pool, kernel_size=9).output_shape((3, 4)),
             InvalidValue,
-            "the output would be empty",
+            "^Lambda: the output would be empty",
         ),
     ],
 )

@@ -78,6 +78,31 @@ def test_long_lists_of_names_are_cut() -> None:
     )
 
 
+def test_how_arrays_begin_is_left_to_the_layer_s_own_text() -> None:
+    model = dc.Sequential(dc.Dense(3, 2, activation="relu", weight_init="ones", bias_init="ones"))
+    assert "0: Dense(3, 2, activation='relu')  # 8" in repr(model)
+    assert repr(model[0]) == (
+        "Dense(3, 2, activation='relu', weight_init='ones', bias_init='ones')  # 8"
+    )
+    lines = repr(dc.models.resnet18()).splitlines()
+    assert len(lines) == 84
+    assert max(map(len, lines)) <= 80
+
+
+def test_open_sizes_do_not_hide_that_the_state_is_another_model_s() -> None:
+    state = {"conv.weight": np.ones(1)}
+    for model, missing in (
+        (dc.Sequential(dc.ReLU(), dc.Dense(None, 2)), "all of 1"),
+        (dc.Dense(None, 2), "all of Dense"),
+    ):
+        with pytest.raises(InvalidValue) as caught:
+            model.load_state_dict(state)
+        assert str(caught.value) == (
+            f"state does not fit this model: missing {missing}; unknown conv.weight; load it into "
+            "the model it was saved from"
+        )
+
+
 def test_an_open_size_without_arrays_for_it_is_asked_for() -> None:
     with pytest.raises(InvalidValue, match=r"1 \(Dense\): in_features is None and no shape is"):
         dc.Sequential(dc.ReLU(), dc.Dense(None, 2)).load_state_dict({})

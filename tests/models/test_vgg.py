@@ -171,3 +171,8 @@ def test_sixteen_layers_run() -> None:
     model = vgg16().build()
     assert model.parameter_count == 138_357_544
     assert model(x).shape == (1, 1000)
+
+
+def test_batch_norm_is_true_or_false() -> None:
+    with pytest.raises(TypeError, match=r"^batch_norm must be True or False, got 'yes'$"):
+        vgg11(batch_norm="yes")  # type: ignore[arg-type]

@@ -180,7 +180,8 @@ def test_lr_may_be_set_anew(backend: Backend) -> None:
         (
             lambda g: {**g, "2.bias": backends.get("torch").asarray(np.ones(1))},
             InvalidType,
-            r"2\.bias is a NumPy array on cpu and grads\['2\.bias'\] a PyTorch array on torch",
+            r"2\.bias is a NumPy array on cpu and grads\['2\.bias'\] a PyTorch array on torch; "
+            r"bring them together: model\.to\(\"torch\"\) or grads\['2\.bias'\] = dc\.to_dev",
         ),
     ],
 )
@@ -326,9 +327,22 @@ def test_options_are_checked(kind: str) -> None:
         with pytest.raises(error, match=f"^{kind}: {message}"):
             make(model, **options)
     with pytest.raises(
-        InvalidType, match=f"^{kind}: model must be a layer, got list; an optimizer"
+        InvalidType, match=f"^{kind}: model must be a layer, got a list; .*; an optimizer binds"
     ):
         make([np.ones(3)])
+
+
+def test_the_text_shows_the_options_as_they_are() -> None:
+    optimizer = dc.optim.SGD(dc.Dense(2, 1), lr=0.1, momentum=0.9, nesterov=np.True_)
+    assert repr(optimizer) == (
+        "SGD(lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=True)"
+    )
+    optimizer.lr = 0.05
+    assert (optimizer.lr, optimizer.initial_lr) == (0.05, 0.1)
+    assert repr(optimizer).startswith("SGD(lr=0.05, momentum=0.9, ")
+    assert repr(dc.optim.AdamW(dc.Dense(2, 1))) == (
+        "AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.01)"
+    )
 
 
 def test_an_optimizer_may_come_before_the_shapes_are_known() -> None:

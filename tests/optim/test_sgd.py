@@ -79,6 +79,7 @@ def test_without_momentum_nothing_is_kept() -> None:
         ({"momentum": -0.1}, InvalidValue, r"SGD: momentum must be at least 0\.0, got -0\.1"),
         ({"momentum": True}, InvalidType, "SGD: momentum must be a number, got True"),
         ({"dampening": "0"}, InvalidType, "SGD: dampening must be a number, got '0'"),
+        ({"nesterov": 1}, InvalidType, "SGD: nesterov must be True or False, got 1"),
         ({"nesterov": True}, InvalidValue, "nesterov needs momentum above 0 and no dampening, got"),
         (
             {"nesterov": True, "momentum": 0.9, "dampening": 0.1},

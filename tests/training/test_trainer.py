@@ -51,6 +51,11 @@ def trainer_of(device: Any = "cpu", seed: int = 0) -> dc.Trainer:
     return dc.Trainer(model, F.cross_entropy, dc.optim.Adam(model, lr=0.02))
 
 
+def trainer_of_lr(lr: float) -> dc.Trainer:
+    model = classifier().build((2,))
+    return dc.Trainer(model, F.cross_entropy, dc.optim.Adam(model, lr=lr))
+
+
 def batches_of(size: int = 16) -> dc.data.Batches:
     return dc.data.Batches(*clouds(), batch_size=size, seed=1)
 
@@ -419,6 +424,11 @@ def test_a_failed_resume_changes_nothing(tmp_path: Path) -> None:
             path,
             r"the run was made with Adam, this optimizer is SGD; continue with the same kind",
         ),
+        (
+            trainer_of_lr(0.5),
+            path,
+            r"was made with lr=0\.02, this one with lr=0\.5; make it as that was",
+        ),
         (trainer_of(), tmp_path / "none", "there is no such file"),
         (trainer_of(), parameters, r"holds no training run; dc\.load\(model, path\) reads a file"),
     ]
@@ -475,6 +485,24 @@ def make(**changed: Any) -> dc.Trainer:
 def test_parts_are_checked(changed: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=f"^Trainer: {message}"):
         make(**changed)
+
+
+def test_the_text_is_one_line() -> None:
+    made = trainer_of()
+    made.fit([clouds()], epochs=1)
+    assert repr(made) == (
+        "Trainer(Sequential, cross_entropy, Adam(lr=0.02, betas=(0.9, 0.999), eps=1e-08, "
+        "weight_decay=0.0), epoch=1)"
+    )
+    assert repr(make(loss=dc.CrossEntropyLoss(label_smoothing=0.1))).startswith(
+        "Trainer(Sequential, CrossEntropyLoss(label_smoothing=0.1), SGD(lr=0.001, "
+    )
+
+
+@pytest.mark.parametrize("progress", [1, "yes"])
+def test_progress_is_true_false_or_none(progress: Any) -> None:
+    with pytest.raises(InvalidType, match=r"^Trainer\.fit: progress must be True or False, got "):
+        trainer_of().fit(batches_of(), epochs=1, progress=progress)
 
 
 @pytest.mark.parametrize(

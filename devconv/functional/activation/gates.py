@@ -13,6 +13,7 @@ from devconv.functional.activation.softmaxes import axis_of
 from devconv.functional.operation import Pullback, differentiable
 from devconv.functional.special import at_least, at_most, erf, log1p_exp, logistic
 
+APPROXIMATIONS = ("none", "tanh")
 _FAR = 40.0  # a normal number is never smaller than -40, to the last bit of float64
 
 
@@ -43,7 +44,7 @@ def gelu(x: Array, /, *, approximate: str = "none") -> tuple[Array, Pullback]:
     """
     xp, wide = _array.array_namespace(x), _array.widen(x)
     near = at_most(at_least(wide, -_FAR), _FAR)  # the curve beyond is flat, its powers are not
-    if choice("approximate", approximate, ("none", "tanh")) == "none":
+    if choice("approximate", approximate, APPROXIMATIONS) == "none":
         below = 0.5 * (1.0 + erf(wide / math.sqrt(2.0)))
 
         def density() -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from devconv import _array
 from devconv._array import Array
-from devconv._check import InvalidValue, number
+from devconv._check import InvalidValue, nonzero, number
 from devconv.functional.activation.elementwise import clamped, elementwise, masked
 from devconv.functional.operation import Pullback, differentiable
 from devconv.functional.special import at_least, at_most, log1p_exp, logistic
@@ -114,9 +114,7 @@ def softplus(x: Array, /, *, beta: float = 1.0, threshold: float = 20.0) -> tupl
     array([ 0.      ,  0.693147, 30.      ])
     """
     xp, wide = _array.array_namespace(x), _array.widen(x)
-    beta, threshold = number("beta", beta), number("threshold", threshold)
-    if beta == 0.0:
-        raise InvalidValue("beta must not be 0")
+    beta, threshold = nonzero("beta", beta), number("threshold", threshold)
     scaled = beta * wide
     straight = scaled > threshold
     y = xp.where(straight, wide, log1p_exp(scaled) / beta)
@@ -172,10 +170,15 @@ def hard_tanh(
     >>> hard_tanh(np.asarray([-2.0, 0.5, 2.0]))
     array([-1. ,  0.5,  1. ])
     """
+    return clamped(x, *limits(min_val, max_val))
+
+
+def limits(min_val: float, max_val: float) -> tuple[float, float]:
+    """The smallest value and the largest, which may be the same."""
     low, high = number("min_val", min_val), number("max_val", max_val)
     if low > high:
         raise InvalidValue(f"min_val={min_val!r} is above max_val={max_val!r}; exchange them")
-    return clamped(x, low, high)
+    return low, high
 
 
 @differentiable

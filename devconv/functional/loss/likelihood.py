@@ -6,7 +6,7 @@ import math
 
 from devconv import _array
 from devconv._array import Array
-from devconv._check import InvalidValue, Shape, number
+from devconv._check import InvalidValue, Shape, flag, number
 from devconv.functional.loss.reduction import REDUCTIONS, check_pair, reduced, summed_to
 from devconv.functional.operation import Pullback, differentiable
 from devconv.functional.special import at_least
@@ -48,6 +48,7 @@ def kl_div(
     0.143841
     """
     check_pair(log_prediction, target, reduction, (*REDUCTIONS, "batchmean"))
+    log_target = flag("log_target", log_target)
     xp = _array.array_namespace(target)
     log_q, given = _array.widen(log_prediction), _array.widen(target)
     if log_target:
@@ -106,6 +107,7 @@ def poisson_nll_loss(
     """
     check_pair(prediction, target, reduction)
     eps = number("eps", eps, least=0.0)
+    log_input, full = flag("log_input", log_input), flag("full", full)
     xp = _array.array_namespace(prediction)
     x, t = _array.widen(prediction), _array.widen(target)
     rate, log_rate = (xp.exp(x), x) if log_input else (x, xp.log(x + eps))
@@ -177,7 +179,7 @@ def gaussian_nll_loss(
     d = _array.widen(prediction) - _array.widen(target)
     v = xp.reshape(_array.widen(var), shape)
     v = at_least(xp.where(v < 0, math.nan, v), eps)
-    constant = 0.5 * math.log(2.0 * math.pi) if full else 0.0
+    constant = 0.5 * math.log(2.0 * math.pi) if flag("full", full) else 0.0
     loss, spread = reduced(0.5 * (xp.log(v) + d * d / v) + constant, reduction)
 
     def pullback(dy: Array) -> tuple[Array, ...]:

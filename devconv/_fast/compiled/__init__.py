@@ -1,0 +1,32 @@
+"""Loops compiled with Numba for NumPy arrays: the optional extra ``fast``.
+
+:mod:`.block` multiplies one small block in registers; :mod:`.windows` walks it over the
+windows of an image; :mod:`.sweep` plans the walk and :mod:`.conv` carries it out for the three
+maps of a convolution, shared between :mod:`.threads`. :mod:`.pool` goes over windows without
+products; :mod:`.passes` are single readings of memory, for :mod:`.norm` and
+:mod:`.elementwise`. Importing this room imports Numba, so
+it is entered when the first array asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from devconv._fast.compiled import conv, elementwise, norm, pool
+
+ROUTES: dict[str, Callable[..., Any]] = {
+    "correlate": conv.correlate,
+    "input_cotangent": conv.input_cotangent,
+    "kernel_cotangent": conv.kernel_cotangent,
+    "channel_norm": norm.channel_norm,
+    "channel_sums": norm.channel_sums,
+    "largest": pool.largest,
+    "largest_back": pool.largest_back,
+    "total": pool.total,
+    "total_back": pool.total_back,
+    "relu": elementwise.relu,
+    "relu_back": elementwise.relu_back,
+    "blend": elementwise.blend,
+}
+"""``primitive -> route`` for NumPy arrays."""

@@ -1,0 +1,180 @@
+"""Pooling over channels-last images, window by window, without intermediate results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from devconv._array import Array
+from devconv._fast.compiled.block import pointer
+from devconv._fast.compiled.memory import filled
+from devconv._fast.compiled.threads import share
+from devconv._fast.compiled.windows import DILATION, KERNEL, ORIGIN, SIZE, STRIDE, compiled
+from devconv._fast.plan import Plan
+
+OUT = 5
+"""One row more of the geometry that :mod:`.windows` describes: the number of windows."""
+
+
+def largest(x: Array, w: Plan) -> Array:
+    """The largest pixel of each window, ``(N, *out, C)``; NaN wins."""
+    y = np.full((x.shape[0], *w.out, x.shape[-1]), -math.inf, x.dtype)
+    _over_rows(_largest, x, y, w)
+    return y
+
+
+def largest_back(dy: Array, x: Array, y: Array, w: Plan) -> Array:
+    """``dy`` sent to the first of the largest pixels of each window."""
+    dx, kind = np.zeros(x.shape, x.dtype), x.dtype
+    x, y, dy = filled(x, kind), filled(y, kind), filled(dy, kind)
+    geometry, zero = _geometry(w), x.dtype.type(0)
+
+    def work(lo: int, hi: int) -> None:
+        _largest_back(
+            zero, lo, hi, geometry, x.shape[-1], x.ctypes.data, y.ctypes.data, dy.ctypes.data,
+            dx.ctypes.data,
+        )  # fmt: skip
+
+    share(x.shape[0], work, y.size * math.prod(w.kernel))
+    return dx
+
+
+def total(x: Array, w: Plan) -> Array:
+    """The sum of each window's pixels, ``(N, *out, C)``."""
+    y = np.zeros((x.shape[0], *w.out, x.shape[-1]), x.dtype)
+    _over_rows(_total, x, y, w)
+    return y
+
+
+def total_back(dy: Array, w: Plan) -> Array:
+    """The adjoint: each pixel's sum of ``dy`` over the windows that it is in."""
+    dx, dy = np.zeros((dy.shape[0], *w.size, dy.shape[-1]), dy.dtype), filled(dy, dy.dtype)
+    geometry, zero = _geometry(w), dy.dtype.type(0)
+
+    def work(lo: int, hi: int) -> None:
+        _total_back(zero, lo, hi, geometry, dy.shape[-1], dy.ctypes.data, dx.ctypes.data)
+
+    share(dy.shape[0], work, dy.size * math.prod(w.kernel))
+    return dx
+
+
+def _over_rows(walk: Callable[..., Any], x: Array, y: Array, w: Plan) -> None:
+    x, geometry, zero = filled(x, x.dtype), _geometry(w), x.dtype.type(0)
+
+    def work(lo: int, hi: int) -> None:
+        walk(zero, lo, hi, geometry, x.shape[-1], x.ctypes.data, y.ctypes.data)
+
+    rows = x.shape[0] * math.prod(geometry[OUT, :2].tolist())
+    share(rows, work, y.size * math.prod(w.kernel))
+
+
+def _geometry(w: Plan) -> Array:
+    rows = np.ones((6, 3), np.int64)
+    rank = len(w.kernel)
+    rows[:, 3 - rank :] = w.size, w.kernel, w.stride, w.dilation, [-a for a, _ in w.padding], w.out
+    rows[ORIGIN, : 3 - rank] = 0
+    return rows
+
+
+@compiled
+def _reads(geometry, axis, window):
+    """The pixels of the image that a window reads along one axis: first, stop and step."""
+    step = geometry[DILATION, axis]
+    first = window * geometry[STRIDE, axis] + geometry[ORIGIN, axis]
+    stop = min(first + geometry[KERNEL, axis] * step, geometry[SIZE, axis])
+    if first < 0:
+        first += (-first + step - 1) // step * step
+    return first, stop, step
+
+
+@compiled
+def _images(geometry, row, zero, address, images, channels):
+    size = images, geometry[row, 0], geometry[row, 1], geometry[row, 2], channels
+    return carray(pointer(zero, address), size)
+
+
+@compiled
+def _largest(zero, lo, hi, geometry, channels, x, y):
+    rows = geometry[OUT, 0] * geometry[OUT, 1]
+    images = (hi + rows - 1) // rows
+    x = _images(geometry, SIZE, zero, x, images, channels)
+    y = _images(geometry, OUT, zero, y, images, channels)
+    for row in range(lo, hi):
+        n, d, h = row // rows, row % rows // geometry[OUT, 1], row % geometry[OUT, 1]
+        d0, d1, dd = _reads(geometry, 0, d)
+        h0, h1, dh = _reads(geometry, 1, h)
+        for w in range(geometry[OUT, 2]):
+            w0, w1, dw = _reads(geometry, 2, w)
+            for i in range(d0, d1, dd):
+                for j in range(h0, h1, dh):
+                    for k in range(w0, w1, dw):
+                        for c in range(channels):
+                            pixel, best = x[n, i, j, k, c], y[n, d, h, w, c]
+                            y[n, d, h, w, c] = pixel if pixel > best or pixel != pixel else best
+
+
+@compiled
+def _total(zero, lo, hi, geometry, channels, x, y):
+    rows = geometry[OUT, 0] * geometry[OUT, 1]
+    images = (hi + rows - 1) // rows
+    x = _images(geometry, SIZE, zero, x, images, channels)
+    y = _images(geometry, OUT, zero, y, images, channels)
+    for row in range(lo, hi):
+        n, d, h = row // rows, row % rows // geometry[OUT, 1], row % geometry[OUT, 1]
+        d0, d1, dd = _reads(geometry, 0, d)
+        h0, h1, dh = _reads(geometry, 1, h)
+        for w in range(geometry[OUT, 2]):
+            w0, w1, dw = _reads(geometry, 2, w)
+            for i in range(d0, d1, dd):
+                for j in range(h0, h1, dh):
+                    for k in range(w0, w1, dw):
+                        for c in range(channels):
+                            y[n, d, h, w, c] += x[n, i, j, k, c]
+
+
+@compiled
+def _largest_back(zero, lo, hi, geometry, channels, x, y, dy, dx):
+    x = _images(geometry, SIZE, zero, x, hi, channels)
+    dx = _images(geometry, SIZE, zero, dx, hi, channels)
+    y = _images(geometry, OUT, zero, y, hi, channels)
+    dy = _images(geometry, OUT, zero, dy, hi, channels)
+    left = np.empty(channels, x.dtype)  # what no pixel of the window has been given yet
+    for n in range(lo, hi):
+        for d in range(geometry[OUT, 0]):
+            d0, d1, dd = _reads(geometry, 0, d)
+            for h in range(geometry[OUT, 1]):
+                h0, h1, dh = _reads(geometry, 1, h)
+                for w in range(geometry[OUT, 2]):
+                    w0, w1, dw = _reads(geometry, 2, w)
+                    for c in range(channels):
+                        left[c] = dy[n, d, h, w, c]
+                    for i in range(d0, d1, dd):
+                        for j in range(h0, h1, dh):
+                            for k in range(w0, w1, dw):
+                                for c in range(channels):
+                                    pixel = x[n, i, j, k, c]
+                                    hit = pixel == y[n, d, h, w, c] or pixel != pixel
+                                    dx[n, i, j, k, c] += left[c] if hit else zero
+                                    left[c] = zero if hit else left[c]
+
+
+@compiled
+def _total_back(zero, lo, hi, geometry, channels, dy, dx):
+    dx = _images(geometry, SIZE, zero, dx, hi, channels)
+    dy = _images(geometry, OUT, zero, dy, hi, channels)
+    for n in range(lo, hi):
+        for d in range(geometry[OUT, 0]):
+            d0, d1, dd = _reads(geometry, 0, d)
+            for h in range(geometry[OUT, 1]):
+                h0, h1, dh = _reads(geometry, 1, h)
+                for w in range(geometry[OUT, 2]):
+                    w0, w1, dw = _reads(geometry, 2, w)
+                    for i in range(d0, d1, dd):
+                        for j in range(h0, h1, dh):
+                            for k in range(w0, w1, dw):
+                                for c in range(channels):
+                                    dx[n, i, j, k, c] += dy[n, d, h, w, c]

@@ -1,0 +1,304 @@
+"""Walks of the block of products over the windows of images, between two box edges.
+
+Images have four axes here, batch and three spatial ones (a batch is an axis with a kernel of
+one), and channels last. Arrays are an address and strides in bytes, so that one compiled
+function serves every memory order. A *box* is what one turn computes: an interval of the
+output on each axis. The part of the image that its windows read, its *slab*, is copied into
+scratch memory with zeros around it, or read where it lies if nothing is missing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from devconv._fast.compiled.block import (
+    CHANNELS,
+    ROWS,
+    VECTOR_BYTES,
+    VECTORS,
+    clear_bytes,
+    copy_bytes,
+    multiply_block,
+    peek,
+    poke,
+)
+
+BATCH, ROW = 0, 3
+SIZE, KERNEL, STRIDE, DILATION, ORIGIN = range(5)
+"""The rows of a geometry: the image, the kernel, pixels between windows, pixels between taps,
+and where on the image the first tap of the first window lies. A column for each axis."""
+
+STRIP = 8
+"""Output channels that are copied side by side: no more than a cache has ways, for they lie a
+kernel apart, which is often a power of two."""
+
+compiled = njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)
+
+
+@compiled
+def panel_width(itemsize):
+    """Columns that one block multiplies at once."""
+    return VECTORS * VECTOR_BYTES // itemsize
+
+
+@compiled
+def _slab(box, geometry, channels, x, strides, scratch, itemsize, extents):
+    """Address of the slab of a box; its strides are written to ``extents``.
+
+    With ``scratch`` 0 it is read in place.
+    """
+    first = np.empty(4, np.int64)
+    count = np.empty(4, np.int64)
+    for a in range(4):
+        first[a] = box[2 * a] * geometry[STRIDE, a] + geometry[ORIGIN, a]
+        count[a] = (box[2 * a + 1] - 1 - box[2 * a]) * geometry[STRIDE, a] + 1
+        count[a] += (geometry[KERNEL, a] - 1) * geometry[DILATION, a]
+    if scratch == 0:
+        place = x
+        for a in range(4):
+            extents[a] = strides[a]
+            place += first[a] * strides[a]
+        return place
+    pixel = channels * itemsize
+    extents[3] = pixel
+    for a in range(2, -1, -1):
+        extents[a] = extents[a + 1] * count[a + 1]
+    low = max(0, min(count[3], -first[3]))
+    high = max(low, min(count[3], geometry[SIZE, 3] - first[3]))
+    target = scratch
+    for n in range(first[0], first[0] + count[0]):
+        for d in range(first[1], first[1] + count[1]):
+            for h in range(first[2], first[2] + count[2]):
+                if 0 <= d < geometry[SIZE, 1] and 0 <= h < geometry[SIZE, 2]:
+                    source = x + n * strides[0] + d * strides[1] + h * strides[2]
+                    source += (first[3] + low) * strides[3]
+                    clear_bytes(target, low * pixel)
+                    _copy_pixels(
+                        target + low * pixel, source, high - low, channels, strides, itemsize
+                    )
+                    clear_bytes(target + high * pixel, (count[3] - high) * pixel)
+                else:
+                    clear_bytes(target, count[3] * pixel)
+                target += extents[2]
+    return scratch
+
+
+@compiled
+def _copy_pixels(target, source, count, channels, strides, itemsize):
+    if strides[4] == itemsize and strides[3] == channels * itemsize:
+        copy_bytes(target, source, count * channels * itemsize)
+    elif strides[4] == itemsize:
+        for w in range(count):
+            pixel = target + w * channels * itemsize
+            copy_bytes(pixel, source + w * strides[3], channels * itemsize)
+    else:
+        zero = np.int32(0)  # numbers are moved as bits: one way for every dtype
+        words = itemsize // 4
+        for w in range(count):
+            for c in range(channels):
+                for word in range(words):
+                    bits = peek(zero, source + w * strides[3] + c * strides[4] + 4 * word)
+                    poke(target + (w * channels + c) * itemsize + 4 * word, bits)
+
+
+@compiled
+def _runs(kind, geometry, extents, channels, merged):
+    """Byte offsets of a window's runs in its slab; numbers in each, and bytes between them.
+
+    A run is one tap's channels, or a whole row of taps if its pixels are neighbours. Channel
+    by channel it is one channel's row of taps.
+    """
+    taps = 1 if merged or kind == CHANNELS else geometry[KERNEL, 3]
+    offsets = np.empty(geometry[KERNEL, 1] * geometry[KERNEL, 2] * taps, np.int64)
+    i = 0
+    for d in range(geometry[KERNEL, 1]):
+        for h in range(geometry[KERNEL, 2]):
+            for w in range(taps):
+                offsets[i] = d * geometry[DILATION, 1] * extents[1]
+                offsets[i] += h * geometry[DILATION, 2] * extents[2]
+                offsets[i] += w * geometry[DILATION, 3] * extents[3]
+                i += 1
+    if kind == CHANNELS:
+        return offsets, geometry[KERNEL, 3], geometry[DILATION, 3] * extents[3]
+    return offsets, geometry[KERNEL, 3] * channels if merged else channels, 0
+
+
+@compiled
+def correlate(
+    zero, lo, hi, kind, boxes, geometry, along, pixel, groups, channels, outputs,
+    x, x_strides, packed, masks, bias, y, y_strides, scratch, itemsize,
+):  # fmt: skip
+    """``y`` for the boxes from ``lo`` to ``hi``: windows of ``x`` times the packed kernel.
+
+    A window sums over ``channels`` of the ``pixel`` channels that the image has and gives
+    ``outputs`` numbers, in each of ``groups``; ``along`` is the axis whose windows are the rows
+    of a block; ``bias`` is the address of a number for each output, ``masks`` that of the
+    masks of a block.
+    """
+    extents = np.empty(4, np.int64)
+    width = panel_width(itemsize)
+    p, q, r = [a for a in range(4) if a != along]
+    for i in range(lo, hi):
+        box = boxes[i]
+        slab = _slab(box, geometry, pixel, x, x_strides, scratch, itemsize, extents)
+        merged = groups == 1 and geometry[DILATION, 3] == 1 and extents[3] == channels * itemsize
+        runs, length, step = _runs(kind, geometry, extents, channels, merged)
+        weights = np.empty_like(runs)
+        steps = extents * geometry[STRIDE]
+        count = box[2 * along + 1] - box[2 * along]
+        blocks = (count + ROWS - 1) // ROWS
+        for g in range(groups):
+            for o in range(0, outputs, width):
+                columns = min(width, outputs - o)
+                for run in range(runs.size):
+                    weights[run] = run * length * columns * itemsize
+                panel = packed + (g * outputs + o) * runs.size * length * itemsize
+                read = slab + (o if kind == CHANNELS else g * channels) * itemsize
+                written = y + (g * outputs + o) * itemsize + box[2 * along] * y_strides[along]
+                for a in range(box[2 * p], box[2 * p + 1]):
+                    for b in range(box[2 * q], box[2 * q + 1]):
+                        for c in range(box[2 * r], box[2 * r + 1]):
+                            window = read + (a - box[2 * p]) * steps[p]
+                            window += (b - box[2 * q]) * steps[q] + (c - box[2 * r]) * steps[r]
+                            result = written + a * y_strides[p] + b * y_strides[q]
+                            result += c * y_strides[r]
+                            for block in range(blocks):
+                                low = block * count // blocks
+                                high = (block + 1) * count // blocks
+                                multiply_block(
+                                    zero, high - low, kind,
+                                    window + low * steps[along], steps[along],
+                                    step if kind == CHANNELS else itemsize, runs.ctypes.data,
+                                    panel, columns * itemsize, weights.ctypes.data,
+                                    runs.size, length,
+                                    result + low * y_strides[along], y_strides[along],
+                                    bias + (g * outputs + o) * itemsize, 0, columns, masks,
+                                )  # fmt: skip
+
+
+@compiled
+def kernel_cotangent(
+    zero, lo, hi, kind, units, boxes, geometry, along, pixel, groups, channels, outputs,
+    x, x_strides, dy, dy_strides, sums, zeros, scratch, itemsize,
+):  # fmt: skip
+    """What each weight has met, for the units from ``lo`` to ``hi``.
+
+    A unit ``(first box, last box, first panel, last panel, part)`` adds its boxes, in their
+    order, to some panels of the sums numbered ``part``, which lie as :func:`pack` lays kernels.
+    """
+    extents = np.empty(4, np.int64)
+    width = panel_width(itemsize)
+    panels = (outputs + width - 1) // width
+    taps = geometry[KERNEL, 1] * geometry[KERNEL, 2] * geometry[KERNEL, 3]
+    p, q, r = [a for a in range(4) if a != along]
+    for u in range(lo, hi):
+        total = sums + units[u, 4] * groups * taps * channels * outputs * itemsize
+        for i in range(units[u, 0], units[u, 1]):
+            box = boxes[i]
+            slab = _slab(box, geometry, pixel, x, x_strides, scratch, itemsize, extents)
+            merged = groups == 1 and geometry[DILATION, 3] == 1
+            merged = merged and extents[3] == channels * itemsize
+            runs, length, step = _runs(kind, geometry, extents, channels, merged)
+            step = step if kind == CHANNELS else itemsize
+            steps = extents * geometry[STRIDE]
+            rows = (box[2 * p + 1] - box[2 * p]) * (box[2 * q + 1] - box[2 * q])
+            rows *= box[2 * r + 1] - box[2 * r]
+            pixels = np.empty(rows, np.int64)
+            cotangents = np.empty(rows, np.int64)
+            row = 0
+            for a in range(box[2 * p], box[2 * p + 1]):
+                for b in range(box[2 * q], box[2 * q + 1]):
+                    for c in range(box[2 * r], box[2 * r + 1]):
+                        pixels[row] = (a - box[2 * p]) * steps[p] + (b - box[2 * q]) * steps[q]
+                        pixels[row] += (c - box[2 * r]) * steps[r]
+                        cotangents[row] = a * dy_strides[p] + b * dy_strides[q]
+                        cotangents[row] += c * dy_strides[r] + box[2 * along] * dy_strides[along]
+                        row += 1
+            blocks = (length + ROWS - 1) // ROWS
+            for panel in range(units[u, 2], units[u, 3]):
+                g, o = panel // panels, panel % panels * width
+                columns = min(width, outputs - o)
+                read = slab + (o if kind == CHANNELS else g * channels) * itemsize
+                for run in range(runs.size):
+                    for block in range(blocks):
+                        low = block * length // blocks
+                        high = (block + 1) * length // blocks
+                        place = total + (g * outputs + o) * taps * channels * itemsize
+                        place += (run * length + low) * columns * itemsize
+                        fresh = i == units[u, 0]
+                        multiply_block(
+                            zero, high - low, kind,
+                            read + runs[run] + low * step, step, steps[along],
+                            pixels.ctypes.data,
+                            dy + (g * outputs + o) * itemsize, dy_strides[along],
+                            cotangents.ctypes.data,
+                            rows, box[2 * along + 1] - box[2 * along],
+                            place, columns * itemsize,
+                            zeros if fresh else place, 0 if fresh else columns * itemsize,
+                            columns, 0,
+                        )  # fmt: skip
+
+
+@compiled
+def pack(zero, lo, hi, weight, group, out, inner, taps, channels, outputs, packed, itemsize):
+    """The kernel as panels of columns, ``(groups, panels, taps, channels, width)``.
+
+    Args:
+        zero: a number of the dtype.
+        lo: the first panel, counted over all groups.
+        hi: the panel after the last.
+        weight: address of the kernel.
+        group: bytes from one group to the next.
+        out: bytes from one output channel to the next.
+        inner: bytes from one channel of the sum to the next.
+        taps: byte offsets of the taps, ``(taps, pixels)``: for each pixel that a window
+            gives, or -1 where it does not count for that pixel.
+        channels: channels of the sum, in one group.
+        outputs: numbers that a window gives in one group, ``(pixels, output channels)``.
+        packed: address of the result.
+        itemsize: bytes of a number.
+    """
+    width = panel_width(itemsize)
+    panels = (outputs + width - 1) // width
+    each = outputs // taps.shape[1]
+    columns_out = np.empty(outputs, np.int64)
+    pixels = np.empty(outputs, np.int64)
+    for j in range(outputs):
+        columns_out[j] = j % each * out
+        pixels[j] = j // each
+    for i in range(lo, hi):
+        g, o = i // panels, i % panels * width
+        columns = min(width, outputs - o)
+        panel = packed + (g * outputs + o) * taps.shape[0] * channels * itemsize
+        for low in range(0, columns, STRIP):
+            for c in range(channels):
+                source = weight + g * group + c * inner
+                for t in range(taps.shape[0]):
+                    target = panel + (t * channels + c) * columns * itemsize
+                    for j in range(low, min(low + STRIP, columns)):
+                        tap = taps[t, pixels[o + j]]
+                        place = source + columns_out[o + j] + tap
+                        poke(target + j * itemsize, zero if tap < 0 else peek(zero, place))
+
+
+@compiled
+def unpack(zero, lo, hi, sums, parts, groups, taps, channels, outputs, dweight, itemsize):
+    """``dweight (groups · outputs, channels, taps)``: parts added up, panels ``lo`` to ``hi``."""
+    width = panel_width(itemsize)
+    panels = (outputs + width - 1) // width
+    part = groups * taps * channels * outputs * itemsize
+    for i in range(lo, hi):
+        g, o = i // panels, i % panels * width
+        columns = min(width, outputs - o)
+        panel = sums + (g * outputs + o) * taps * channels * itemsize
+        for low in range(0, columns, STRIP):
+            for c in range(channels):
+                for t in range(taps):
+                    source = panel + (t * channels + c) * columns * itemsize
+                    for j in range(low, min(low + STRIP, columns)):
+                        total = zero
+                        for q in range(parts):
+                            total += peek(zero, source + q * part + j * itemsize)
+                        row = g * outputs + o + j
+                        poke(dweight + ((row * channels + c) * taps + t) * itemsize, total)

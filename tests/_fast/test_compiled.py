@@ -1,0 +1,415 @@
+"""What Numba compiles for NumPy arrays equals the written-once routes, whoever shares the work."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import threadpoolctl
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from devconv import _fast
+from devconv import functional as F
+from devconv.functional.special import blend
+from devconv.testing import generic
+
+pytest.importorskip("numba")
+
+from devconv._fast import compiled
+from devconv._fast.compiled import block, passes, sweep, threads, windows
+
+Call = Callable[[], list[np.ndarray]]
+
+IMAGES = [  # n, c, size, o, kernel, and options
+    (3, 3, (9, 8), 5, (3, 2), {}),
+    (2, 17, (6, 5), 33, (3, 3), {"padding": 1}),
+    (2, 3, (13, 16), 3, (5, 5), {"padding": 2}),  # few outputs: several pixels at once
+    (2, 4, (14, 12), 1, (3, 4), {"padding": ((2, 1), (0, 3))}),
+    (3, 1, (8, 28), 8, (3, 3), {"padding": 1}),
+    (2, 64, (9, 9), 70, (3, 3), {"stride": 2, "padding": 1}),
+    (2, 5, (11, 12), 3, (4, 5), {"stride": (3, 2), "padding": (1, 4), "dilation": (1, 2)}),
+    (2, 3, (16, 20), 4, (7, 7), {"stride": 2, "padding": 3}),
+    (2, 3, (9, 7), 4, (2, 1), {"stride": 3}),  # pixels that no window reads
+    (17, 40, (2, 2), 36, (3, 3), {"padding": 1}),  # images smaller than a block
+    (2, 6, (5, 7), 9, (1, 1), {}),
+    (2, 6, (7, 7), 6, (1, 1), {"stride": 2}),
+    (2, 12, (6, 7), 8, (3, 3), {"groups": 4, "padding": 1}),
+    (2, 40, (6, 7), 40, (3, 3), {"groups": 40, "padding": 1, "dilation": 2}),  # depthwise
+    (2, 5, (6, 7), 5, (3, 2), {"groups": 5, "stride": 2}),
+    (2, 4, (6, 7), 8, (3, 3), {"groups": 4}),
+    (2, 4, (90,), 5, (7,), {"stride": 2, "padding": 3, "dilation": 2}),
+    (1, 2, (4000,), 3, (31,), {}),
+    (2, 3, (4, 5, 6), 4, (2, 3, 3), {"padding": 1, "stride": (1, 2, 1)}),
+    (2, 130, (40, 40), 4, (3, 3), {"padding": 1}),  # bands of an image
+]
+
+
+@pytest.fixture(autouse=True)
+def _open_door() -> Iterator[None]:
+    with generic(False), _fast.numba():
+        yield
+
+
+def arrays(seed: int, *shapes: tuple[int, ...], dtype: Any = np.float64) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def equal(call: Call, *, digits: float = 1e-13) -> list[np.ndarray]:
+    """The results by the routes, which equal the written-once ones."""
+    quick = call()
+    with generic():
+        plain = call()
+    for a, b in zip(quick, plain, strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(
+            a, b, rtol=0, atol=digits * max(np.abs(b).max(initial=0), 1e-300)
+        )
+    return quick
+
+
+def conv_call(
+    x: np.ndarray, weight: np.ndarray, dy: np.ndarray, options: dict[str, Any]
+) -> list[np.ndarray]:
+    y, pullback = F.conv.vjp(x, weight, **options)
+    return [y, *pullback(dy)]
+
+
+def conv_arrays(case: Any, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n, c, size, o, kernel, options = case
+    x, weight = arrays(0, (n, c, *size), (o, c // options.get("groups", 1), *kernel), dtype=dtype)
+    with generic():
+        shape = F.conv(x, weight, **options).shape
+    return x, weight, arrays(1, shape, dtype=dtype)[0]
+
+
+def last(x: np.ndarray) -> np.ndarray:
+    """The same numbers in channels-last memory."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+
+
+@pytest.mark.parametrize("case", IMAGES, ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_convolution(case: Any, dtype: str) -> None:
+    x, weight, dy = conv_arrays(case, dtype)
+    for order in (last, np.asarray):
+        a, b = order(x), order(dy)
+        digits = 1e-13 if dtype == "float64" else 1e-5
+        equal(lambda a=a, b=b: conv_call(a, weight, b, case[-1]), digits=digits)
+
+
+def test_the_routes_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = set()
+
+    def watched(name: str, route: Any) -> Any:
+        def call(*args: Any) -> Any:
+            taken.add(name)
+            return route(*args)
+
+        return call
+
+    for name, route in list(compiled.ROUTES.items()):
+        monkeypatch.setitem(compiled.ROUTES, name, watched(name, route))
+    x, weight, dy = conv_arrays(IMAGES[0])
+    bias = np.ones(weight.shape[0])
+    y, pullback = F.conv.vjp(x, weight, bias)
+    pullback(last(dy))
+    for op, options in (
+        (F.max_pool, {"kernel_size": 2}),
+        (F.avg_pool, {"kernel_size": 2}),
+        (F.batch_norm, {"training": True}),
+        (F.relu, {}),
+    ):
+        y, pullback = op.vjp(last(x), **options)
+        pullback(y)
+    blend(1.0, x, 2.0, x)
+    assert taken == set(compiled.ROUTES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_convolution(data: st.DataObject) -> None:
+    rank = data.draw(st.integers(1, 3))
+
+    def per(low: int, high: int) -> tuple[int, ...]:
+        return tuple(data.draw(st.integers(low, high)) for _ in range(rank))
+
+    kernel, stride, dilation = per(1, 4), per(1, 3), per(1, 2)
+    padding = tuple((a, b) for a, b in zip(per(0, 3), per(0, 3), strict=True))
+    size = tuple(
+        max(1, d * (k - 1) + 1 - sum(p)) + extra
+        for d, k, p, extra in zip(dilation, kernel, padding, per(0, 9), strict=True)
+    )
+    groups = data.draw(st.sampled_from([1, 1, 2, 3]))
+    c, o = (groups * data.draw(st.integers(1, 5)) for _ in range(2))
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    case = (data.draw(st.integers(1, 4)), c, size, o, kernel, options)
+    x, weight, dy = conv_arrays(case)
+    equal(lambda: conv_call(last(x), weight, last(dy), options), digits=1e-12)
+    axes = zip(dy.shape[2:], kernel, stride, dilation, padding, strict=True)
+    assume(all((n - 1) * s + d * (k - 1) + 1 > sum(p) for n, k, s, d, p in axes))
+    equal(lambda: transposed_call(dy, weight, options), digits=1e-12)
+
+
+def transposed_call(y: np.ndarray, weight: np.ndarray, options: dict[str, Any]) -> list[np.ndarray]:
+    """The transposed convolution with the same options, which may leave pixels unread."""
+    x, pullback = F.conv_transpose.vjp(y, weight, **options)
+    return [x, *pullback(np.cos(x))]
+
+
+def test_a_window_that_meets_nan_gives_nan_and_no_other() -> None:
+    """Also where neighbouring pixels are computed together and share their reads."""
+    x = np.zeros((1, 1, 3, 16))
+    x[0, 0, 1, 5] = np.nan
+    for weight in (np.zeros((1, 1, 3, 3)), np.zeros((8, 1, 3, 3))):
+        y, pullback = F.conv.vjp(x, weight, padding=1)
+        assert np.isnan(y).any(axis=(0, 1, 2)).nonzero()[0].tolist() == [4, 5, 6]
+        dy = np.zeros_like(y)
+        dy[0, 0, 1, 9] = np.inf
+        with np.errstate(invalid="ignore"):
+            dx = pullback(dy)[0]
+        assert np.isnan(dx).any(axis=(0, 1, 2)).nonzero()[0].tolist() == [8, 9, 10]
+
+
+def test_no_pixel_is_written_twice_or_left_out() -> None:
+    """The sweeps of the map back cover each pixel of the image once."""
+    axes = itertools.product(range(1, 9), range(1, 5), range(1, 4), range(1, 3), range(3))
+    for size, kernel, stride, dilation, before in axes:
+        pixels = [
+            pixel
+            for each in sweep.phases(size, kernel, stride, dilation, (before, 0))
+            for pixel in range(size)[slice(each.pixels[0], None, each.pixels[1])]
+        ]
+        assert sorted(pixels) == list(range(size))
+
+
+def test_arrays_of_another_byte_order_or_out_of_place() -> None:
+    x, weight, dy = conv_arrays(IMAGES[0], np.float32)
+    plain = conv_call(last(x), weight, last(dy), {})
+
+    def shifted(a: np.ndarray) -> np.ndarray:
+        room = np.empty(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+        room[...] = a
+        return room
+
+    for other in (lambda a: a.astype(">f4"), shifted):
+        for arrays_ in ((other(x), weight, dy), (x, other(weight), dy), (x, weight, other(dy))):
+            for a, b in zip(conv_call(*arrays_, {}), plain, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        for op in (F.max_pool, F.avg_pool):
+            y, pullback = op.vjp(x, kernel_size=2)
+            np.testing.assert_array_equal(pullback(other(y))[0], pullback(y)[0])
+        y, pullback = F.batch_norm.vjp(last(x), training=True)
+        np.testing.assert_array_equal(pullback(other(y))[0], pullback(np.ascontiguousarray(y))[0])
+
+
+POOLS = [
+    ((2, 3, 9, 8), {"kernel_size": 2}),
+    ((2, 3, 9, 8), {"kernel_size": 3, "stride": 2, "padding": 1}),
+    ((1, 5, 7, 9), {"kernel_size": (2, 3), "stride": (1, 3), "padding": ((1, 0), (0, 1))}),
+    ((2, 3, 11), {"kernel_size": 4, "stride": 3, "dilation": 2, "ceil_mode": True}),
+    ((2, 2, 5, 6, 4), {"kernel_size": (2, 1, 3), "stride": 2, "padding": (1, 0, 1)}),
+]
+
+
+@pytest.mark.parametrize(("shape", "options"), POOLS, ids=str)
+@pytest.mark.parametrize("op", [F.max_pool, F.avg_pool], ids=["max_pool", "avg_pool"])
+def test_pooling(op: Any, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    (x,) = arrays(0, shape)
+    x = np.round(x)  # ties
+
+    def call(x: np.ndarray) -> list[np.ndarray]:
+        y, pullback = op.vjp(x, **options)
+        return [y, *pullback(np.cos(y))]
+
+    for order in (last, np.asarray):
+        equal(lambda order=order: call(order(x)))
+
+
+def test_nan_wins_a_window_and_takes_its_gradient() -> None:
+    x = np.asarray([[[1.0, np.nan, 5.0, np.nan, np.nan, 2.0]]])
+    for door in (False, True):
+        with generic(door):
+            y, pullback = F.max_pool.vjp(x, kernel_size=3)
+            np.testing.assert_array_equal(y, [[[np.nan, np.nan]]])
+            dx = pullback(np.asarray([[[1.0, 2.0]]]))[0]
+            np.testing.assert_array_equal(dx, [[[0, 1.0, 0, 2.0, 0, 0]]])
+
+
+@pytest.mark.parametrize("shape", [(700, 3), (3, 5, 9, 8), (2, 70, 4), (2, 3, 2, 3, 4)], ids=str)
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm(shape: tuple[int, ...], affine: bool, training: bool) -> None:
+    x, dy, weight, bias, mean, var = arrays(0, shape, shape, *[(shape[1],)] * 4)
+    options: dict[str, Any] = {"training": training}
+    if not training:
+        options |= {"running_mean": mean, "running_var": np.abs(var)}
+    given = (weight, bias) if affine else ()
+
+    def call(order: Any) -> list[np.ndarray]:
+        y, pullback = F.batch_norm.vjp(order(3.0 * x + 5.0), *given, **options)
+        return [y, *pullback(order(dy))]
+
+    for order in (last, np.asarray):
+        equal(lambda order=order: call(order), digits=1e-12)
+
+
+def test_batch_norm_of_a_large_mean_keeps_its_digits() -> None:
+    (x,) = arrays(0, (512, 4, 3, 3))
+    x = last((x + 1e3).astype(np.float32))
+    wide = F.batch_norm(x.astype(np.float64), training=True)
+    assert np.abs(F.batch_norm(x, training=True) - wide).max() < 1e-3
+
+
+def test_relu_and_blend() -> None:
+    x = np.asarray([[-1.0, 0.0, 2.0, np.nan, -np.inf, np.inf] * 100] * 9)
+    for order in (x, x.T, np.moveaxis(x.reshape(3, 3, 600), 0, 1), x[:, ::2], x[:0]):
+        y, pullback = F.relu.vjp(order)
+        dx = pullback(np.ones_like(y))[0]
+        with generic():
+            plain, back = F.relu.vjp(order)
+            np.testing.assert_array_equal(y, plain)
+            np.testing.assert_array_equal(dx, back(np.ones_like(y))[0])
+    a, b = arrays(0, (300, 7), (300, 7), dtype="float32")
+    equal(lambda: [blend(0.9, a, -0.1, b)], digits=1e-6)
+    equal(lambda: [blend(1.0, a, -0.1, b.T.copy().T)], digits=1e-6)
+
+
+# --- threads ---
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    x, weight, dy = conv_arrays((40, 24, (20, 20), 40, (3, 3), {"padding": 1}), np.float32)
+    big = arrays(0, (4, 128, 12, 12), (128, 128, 3, 3), (4, 128, 10, 10), dtype=np.float32)
+
+    def call() -> list[np.ndarray]:
+        y, pullback = F.batch_norm.vjp(last(x), training=True)
+        z, back = F.max_pool.vjp(last(x), kernel_size=3, stride=2)
+        return [
+            *conv_call(last(x), weight, last(dy), {"padding": 1}),
+            *conv_call(*(last(a) for a in big), {}),
+            y,
+            *pullback(y),
+            *back(z),
+        ]
+
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        alone = call()
+    monkey = pytest.MonkeyPatch()
+    for number in (2, 3, 16):
+        monkey.setattr(threads, "count", lambda number=number: number)
+        for one, other in zip(alone, call(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    monkey.undo()
+
+
+def test_two_users_at_once() -> None:
+    cases = [conv_arrays(case) for case in IMAGES[:6]]
+
+    def use(index: int) -> list[np.ndarray]:
+        x, weight, dy = cases[index % 6]
+        return conv_call(last(x), weight, last(dy), IMAGES[index % 6][-1])
+
+    alone = [use(index) for index in range(6)]
+    before = threads.count()
+    with ThreadPoolExecutor(4) as users:
+        for index, result in enumerate(users.map(use, range(60))):
+            for one, other in zip(alone[index % 6], result, strict=True):
+                np.testing.assert_array_equal(one, other)
+    assert threads.count() == before
+
+
+def test_every_piece_is_done_once_and_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "count", lambda: 3)
+    done: list[int] = []
+    threads.share(100, lambda lo, hi: done.extend(range(lo, hi)), threads.ALONE)
+    assert sorted(done) == list(range(100))
+
+    def fail(lo: int, hi: int) -> None:
+        if threading.current_thread() is not threading.main_thread() or lo == 0:
+            raise KeyError(lo)
+
+    with pytest.raises(KeyError):
+        threads.share(100, fail, threads.ALONE)
+
+
+def test_little_work_stays_in_the_calling_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "count", lambda: 4)
+    seen = set()
+    threads.share(8, lambda lo, hi: seen.add(threading.get_ident()), threads.ALONE - 1)
+    assert seen == {threading.get_ident()}
+
+
+def test_threads_are_as_many_as_blas_may_use() -> None:
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        assert threads.count() == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_computes_too() -> None:
+    script = """
+import os, numpy as np
+import devconv.functional as F
+x, w = np.ones((16, 16, 32, 32)), np.ones((16, 16, 3, 3))
+before = F.conv(x, w)
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(F.conv(x, w), before) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "0", done.stderr
+
+
+# --- the switch ---
+
+
+def test_numba_can_be_left_out() -> None:
+    x = np.ones((1, 1, 3))
+    assert _fast.route("largest", x) is not None
+    with _fast.numba(False):
+        assert _fast.route("largest", x) is None
+    assert _fast.route("largest", x) is not None
+
+
+@pytest.mark.parametrize(("value", "enabled"), [("0", False), ("1", True), ("", True)])
+def test_the_environment_leaves_numba_out(value: str, enabled: bool) -> None:
+    script = "from devconv import _fast; print(_fast._door.compiling)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "DEVCONV_NUMBA": value},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(enabled)
+
+
+def test_importing_the_library_does_not_import_numba() -> None:
+    script = "import sys, devconv; print('numba' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_a_block_fits_into_registers_and_stretches_are_constants() -> None:
+    """What decides the order of sums is a constant, not a setting."""
+    assert (
+        32 if block.VECTOR_BYTES == 64 else 16
+    ) >= block.ROWS * block.VECTORS + block.VECTORS + 1
+    assert windows.panel_width(4) * 4 == block.VECTORS * block.VECTOR_BYTES
+    assert math.log2(passes.STRETCH).is_integer()
