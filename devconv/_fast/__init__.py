@@ -13,6 +13,7 @@ only what Numba, if it is installed, has compiled for NumPy arrays.
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -121,6 +122,12 @@ def passing(primitive: str, *arrays: Array) -> Route | None:
     """The quicker route through arrays that lie in memory alike, without gaps, in one pass."""
     found = route(primitive, arrays[0])
     return found if found is not None and numpy.alike(*arrays) else None
+
+
+def multiplication(a: Array, b: Array) -> Route:
+    """How two matrices are multiplied."""
+    found = route("multiply", a)
+    return found if found is not None and numpy.matrices(a, b) else operator.matmul
 
 
 def rows(primitive: str, x: Array) -> Route | None:

@@ -41,6 +41,13 @@ def alike(*arrays: Array) -> bool:
     return _is_full(first) and _has_no_gaps(first)
 
 
+def matrices(*arrays: Array) -> bool:
+    """Whether these are matrices of one full precision with anything in them."""
+    return all(
+        _is_full(a) and a.ndim == 2 and a.size and a.dtype == arrays[0].dtype for a in arrays
+    )
+
+
 def contiguous(x: Array) -> bool:
     """Whether an array of full precision is filled, and lies in memory in the order of its axes."""
     return _is_full(x) and x.flags.c_contiguous and x.size > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from devconv import _array
+from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue
 from devconv.functional.operation import Pullback, differentiable
@@ -40,14 +40,16 @@ def dense(x: Array, weight: Array, bias: Array | None = None, /) -> tuple[Array,
     out_features, in_features = weight.shape
     rows = _array.widen(xp.reshape(x, (math.prod(x.shape[:-1]), in_features)))
     matrix = _array.widen(weight)
-    y = rows @ matrix.T  # (rows, in) (in, out)
+    multiply = _fast.multiplication(rows, matrix)
+    y = multiply(rows, matrix.T)  # (rows, in) (in, out)
     if bias is not None:
         y = y + _array.widen(bias)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         dy = _array.widen(xp.reshape(dy, (rows.shape[0], out_features)))
-        dx = dy @ matrix  # (rows, out) (out, in)
-        dweight = dy.T @ rows  # (out, rows) (rows, in)
+        multiply = _fast.multiplication(dy, matrix)
+        dx = multiply(dy, matrix)  # (rows, out) (out, in)
+        dweight = multiply(dy.T, rows)  # (out, rows) (rows, in)
         dbias = None if bias is None else xp.sum(dy, axis=0)
         return xp.reshape(dx, x.shape), dweight, dbias
 

@@ -41,6 +41,8 @@ IMAGES = [  # n, c, size, o, kernel, and options
     (2, 3, (16, 20), 4, (7, 7), {"stride": 2, "padding": 3}),
     (2, 3, (9, 7), 4, (2, 1), {"stride": 3}),  # pixels that no window reads
     (17, 40, (2, 2), 36, (3, 3), {"padding": 1}),  # images smaller than a block
+    (3, 6, (4, 3), 90, (3, 2), {"padding": ((1, 0), (2, 1)), "stride": (2, 1)}),  # few windows
+    (1, 5, (9,), 40, (3,), {"dilation": 2, "stride": 2}),
     (2, 6, (5, 7), 9, (1, 1), {}),
     (2, 6, (7, 7), 6, (1, 1), {"stride": 2}),
     (2, 12, (6, 7), 8, (3, 3), {"groups": 4, "padding": 1}),
@@ -133,6 +135,7 @@ def test_the_routes_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         y, pullback = op.vjp(last(x), **options)
         pullback(y)
+    F.dense(np.ones((2, 3)), np.ones((4, 3)))
     blend(1.0, x, 2.0, x)
     assert taken == set(compiled.ROUTES)
 
@@ -284,6 +287,21 @@ def test_relu_and_blend() -> None:
     a, b = arrays(0, (300, 7), (300, 7), dtype="float32")
     equal(lambda: [blend(0.9, a, -0.1, b)], digits=1e-6)
     equal(lambda: [blend(1.0, a, -0.1, b.T.copy().T)], digits=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 7, 3), (40, 9, 65), (200, 300, 33)], ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_dense(shape: tuple[int, int, int], dtype: str) -> None:
+    n, i, o = shape
+    x, weight, dy = arrays(0, (n, i), (o, i), (n, o), dtype=dtype)
+
+    def call(order: Any) -> list[np.ndarray]:
+        y, pullback = F.dense.vjp(order(x), order(weight))
+        return [y, *pullback(order(dy))]
+
+    for order in (np.ascontiguousarray, np.asfortranarray, lambda a: np.repeat(a, 2, 1)[:, ::2]):
+        digits = 1e-13 if dtype == "float64" else 1e-5
+        equal(lambda order=order: call(order), digits=digits)
 
 
 # --- threads ---

@@ -2,7 +2,8 @@
 
 :mod:`.block` multiplies one small block in registers; :mod:`.windows` walks it over the
 windows of an image; :mod:`.sweep` plans the walk and :mod:`.conv` carries it out for the three
-maps of a convolution, shared between :mod:`.threads`. :mod:`.pool` goes over windows without
+maps of a convolution, shared between :mod:`.threads`, where there are windows enough;
+:mod:`.product` multiplies matrices. :mod:`.pool` goes over windows without
 products; :mod:`.passes` are single readings of memory, for :mod:`.norm` and
 :mod:`.elementwise`. Importing this room imports Numba, so
 it is entered when the first array asks for it.
@@ -13,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from devconv._fast.compiled import conv, elementwise, norm, pool
+from devconv._fast.compiled import conv, elementwise, norm, pool, product
 
 ROUTES: dict[str, Callable[..., Any]] = {
     "correlate": conv.correlate,
     "input_cotangent": conv.input_cotangent,
     "kernel_cotangent": conv.kernel_cotangent,
+    "multiply": product.multiply,
     "channel_norm": norm.channel_norm,
     "channel_sums": norm.channel_sums,
     "largest": pool.largest,

@@ -14,7 +14,7 @@ import numpy as np
 
 from devconv._array import Array
 from devconv._check import Shape
-from devconv._fast.compiled import block, sweep, windows
+from devconv._fast.compiled import block, product, sweep, windows
 from devconv._fast.compiled.memory import readable
 from devconv._fast.compiled.threads import count, share
 from devconv._fast.plan import Plan
@@ -29,10 +29,12 @@ PRODUCTS = 32
 
 def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:
     """``y (N, *out, O)`` for ``x (N, *size, C)``."""
+    weight = readable(weight, x.dtype)
+    if product.suits(w, len(x), weight.shape[0], groups):
+        return product.correlate(x, weight, w)
     y = np.empty((x.shape[0], *w.out, weight.shape[0]), x.dtype)
     axes = list(zip(w.out, w.kernel, w.stride, w.dilation, w.padding, strict=True))
     sweeps = sweep.forward(axes, _groupable(weight.shape[0], groups), x.itemsize)
-    weight = readable(weight, x.dtype)
     _walk(x, _Bank(weight, groups, tuple(sweeps), swapped=False), y)
     return y
 
@@ -40,6 +42,8 @@ def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:
 def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array:
     """``dx (N, *size, C)`` for ``dy (N, *out, O)``."""
     channels, weight = weight.shape[1] * groups, readable(weight, dy.dtype)
+    if product.suits(w, len(dy), weight.shape[0], groups):
+        return product.input_cotangent(dy, weight, w)
     dx = np.empty((dy.shape[0], *w.size, channels), dy.dtype)
     axes = list(zip(w.size, w.kernel, w.stride, w.dilation, w.padding, strict=True))
     for sweeps in sweep.backward(axes, _groupable(channels, groups), dy.itemsize):
@@ -162,6 +166,8 @@ def _walk(x: Array, bank: _Bank, y: Array) -> None:
 
 def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, groups: int) -> Array:
     """``dweight`` for ``x (N, *size, C)`` and ``dy (N, *out, O)``."""
+    if product.suits(w, len(x), weight.shape[0], groups):
+        return product.kernel_cotangent(x, dy, weight, w)
     axes = zip(w.out, w.kernel, w.stride, w.dilation, w.padding, strict=True)
     dy = readable(dy, x.dtype)
     dy = dy if dy.strides[-1] == dy.itemsize else np.ascontiguousarray(dy)
