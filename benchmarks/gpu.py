@@ -7,14 +7,18 @@ so the parts can be run one by one, and a part that fails takes none of the othe
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import devconv as dc
 from benchmarks import convolution, inference, machine, training
@@ -73,7 +77,8 @@ def _part(part: str, options: Options, tests: Sequence[str]) -> tuple[dict[str, 
     if part == "tests":
         return run_tests(options.place, tests)
     if part == "parity":
-        return parity(options.place), True
+        found = parity(options.place)
+        return found, bool(found["ok"])
     return {"rows": TABLES[part].measure(options)}, True
 
 
@@ -98,13 +103,34 @@ def run_tests(place: Place, tests: Sequence[str]) -> tuple[dict[str, Any], bool]
     return {"required": required, "status": process.returncode, "output": list(last)}, passed
 
 
-# --- To adapt: how the library reports that a device computes what the host computes. ---
-
-
 def parity(place: Place) -> dict[str, Any]:
-    """The library's own parity report for the place, where it has one."""
-    report: Callable[[str], object] | None = getattr(dc.testing, "parity", None)
-    return {"report": str(report(place.kind)) if report else "this version has none"}
+    """LeNet-5 and a small image through ResNet-18, layer by layer, beside float64 on NumPy.
+
+    On a GPU, for CuPy's arrays and PyTorch's; ResNet-18 there alone.
+    """
+    specs = [place.kind, f"torch:{place.kind}"] if place.has_torch else [place.kind]
+    models = {"LeNet-5": (dc.models.lenet5(), (1, 32, 32))}
+    if place.is_gpu:
+        models["ResNet-18"] = (dc.models.resnet18(10), (3, 64, 64))
+    draw, reports = np.random.default_rng(0), {}
+    for name, (model, shape) in models.items():
+        x, target = draw.standard_normal((8, *shape)), np.arange(8)
+        small = name == "LeNet-5"
+        model.build(seed=0)
+        reports[name] = dc.testing.parity(model, x, target, devices=specs, differences=small)
+    return {
+        "ok": all(report.ok for report in reports.values()),
+        "report": "\n\n".join(f"{name}\n\n{report}" for name, report in reports.items()),
+        "rows": {name: [_row(row) for row in report.rows] for name, report in reports.items()},
+    }
+
+
+def _row(row: dc.testing.Row) -> dict[str, Any]:
+    """A row as JSON takes it, which has no infinity."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(row).items()
+    }
 
 
 def text(parts: dict[str, Any]) -> str:

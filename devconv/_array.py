@@ -241,6 +241,16 @@ def on_device(x: Array) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def overflowing() -> AbstractContextManager[Any]:
+    """Where an overflow is expected and looked for: NumPy says nothing of it inside.
+
+    >>> with overflowing():
+    ...     np.asarray(1e6, dtype="float32").astype("float16")
+    array(inf, dtype=float16)
+    """
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def is_readable(x: Array) -> bool:
     """Whether reading values of ``x`` costs nothing: no device to wait for, nothing traced."""
     name = library(array_namespace(x))

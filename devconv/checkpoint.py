@@ -156,7 +156,8 @@ def load_training(
         model: a layer with the names and shapes of the saved one.
         optimizer: one of the saved kind for ``model``, made with the same options; the step
             size becomes that of the last step, which may be another than the first.
-        needs: what the run's ``progress`` must hold, and what tells whether it is sound.
+        needs: what the run's ``progress`` must hold, and what tells whether it is sound (or may
+            be missing, ``None``).
 
     Returns:
         The run's ``progress``.
@@ -228,11 +229,11 @@ def _record(
     try:
         record = json.loads(metadata["devconv"])
         found = [isinstance(record[name], kind) for name, kind in _RECORD.items()]
-        found += [is_sound(record["progress"][name]) for name, is_sound in needs.items()]
+        found += [is_sound(record["progress"].get(name)) for name, is_sound in needs.items()]
         found.append(record["lr"] >= 0.0)
         if all(found) and {"seed", "draws"} <= record["generator"].keys():
             return dict(record)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise InvalidValue(f"{path}: the record of the run is damaged; use an earlier file")
 

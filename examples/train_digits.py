@@ -3,7 +3,8 @@
 Nothing here says which array library it runs on: ``--device`` does, and ``auto`` takes a CUDA
 GPU if there is one that works.
 
-    python examples/train_digits.py [--device auto] [--epochs 12] [--out runs/digits] [--resume]
+    python examples/train_digits.py [--device auto] [--precision float16] [--epochs 12]
+        [--out runs/digits] [--resume]
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def shifted(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a small CNN on handwritten digits.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, torch, jax, ...")
+    parser.add_argument("--precision", default="float32", help="float32, tf32, float16, bfloat16")
     parser.add_argument("--epochs", type=int, default=12, help="how many in all (12)")
     parser.add_argument("--seed", type=int, default=0, help="of parameters and order (0)")
     parser.add_argument("--out", type=Path, default=Path("runs/digits"), help="folder of results")
@@ -110,7 +112,10 @@ def main() -> None:
     model = network().build(images.shape[1:], seed=given.seed).to(device)
     before = dc.to_numpy(model.parameters["0.weight"])
     optimizer = dc.optim.AdamW(model, lr=1e-3, weight_decay=0.01)
-    trainer = dc.Trainer(model, cross_entropy, optimizer)
+    try:
+        trainer = dc.Trainer(model, cross_entropy, optimizer, precision=given.precision)
+    except dc.DevconvError as error:
+        sys.exit(str(error))
 
     if given.resume:
         trainer.resume(given.out / RUN)

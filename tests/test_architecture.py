@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Each room may use its own group and the groups before it.
 ORDER = (
-    ("_array", "_check"),
+    ("_array", "_check", "_winograd"),
     ("_detect",),
     ("device", "precision", "random"),
     ("_fast",),

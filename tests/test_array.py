@@ -238,6 +238,23 @@ def test_numpy_scalars_become_arrays() -> None:
     assert _array.as_array(x) is x
 
 
+def test_writing_into_arrays_that_may_be_immutable(backend: Backend) -> None:
+    """In place where that is possible: nothing is copied but what cannot be written."""
+    x, value = backend.asarray(np.zeros((2, 3))), backend.asarray(np.asarray([1.0, 2.0]))
+    y = _array.written(x, (slice(0, 1), slice(1, None), ...), value)
+    z = _array.added(y, (..., slice(0, 2)), value)
+    np.testing.assert_array_equal(backend.to_numpy(z), [[1.0, 3.0, 2.0], [1.0, 2.0, 0.0]])
+    assert (z is x) == (backend.name != "jax")
+    assert z.dtype == x.dtype
+
+
+def test_writing_leaves_what_is_read_only() -> None:
+    x = np.zeros(2)
+    x.flags.writeable = False
+    np.testing.assert_array_equal(_array.added(x, (slice(0, 1), ...), np.ones(1)), [1.0, 0.0])
+    np.testing.assert_array_equal(x, [0.0, 0.0])
+
+
 def test_moving_within_a_library() -> None:
     xp = backends.get("array_api_strict").xp
     x = _array.move(xp.ones(2), xp.Device("device1"))

@@ -158,6 +158,7 @@ def test_digits_can_be_stopped_and_resumed(spec, tmp_path):
 def test_digits_says_what_is_wrong_with_its_arguments(tmp_path):
     for arguments, message in (
         (("--device", "gpu"), 'unknown device "gpu"'),
+        (("--device", "cpu", "--precision", "bfloat16"), "cpu (numpy) has no bfloat16; use "),
         (("--epochs", "0"), "--epochs must be at least 1, got 0"),
         (("--resume", "--out", str(tmp_path)), "there is no run in"),
     ):
@@ -177,3 +178,20 @@ def test_digits_reach_the_same_accuracy_everywhere(tmp_path):
         accuracies[name] = float(re.search(r"test accuracy (\d\.\d+)", done.stdout).group(1))
     assert min(accuracies.values()) >= 0.985, accuracies
     assert max(accuracies.values()) - min(accuracies.values()) <= 0.01, accuracies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spec", "precision"), [("numpy", "float16"), ("torch", "float16"), ("torch", "bfloat16")]
+)
+def test_digits_in_mixed_precision_are_as_accurate(spec, precision, tmp_path):
+    """Within half a percentage point of float32."""
+    if spec not in SPECS:
+        pytest.skip(f"{spec} is not usable here")
+    accuracies = []
+    for each in ("float32", precision):
+        out = str(tmp_path / each)
+        done = run("train_digits", "--device", spec, "--precision", each, "--out", out)
+        assert done.returncode == 0, done.stderr
+        accuracies.append(float(re.search(r"test accuracy (\d\.\d+)", done.stdout).group(1)))
+    assert accuracies[1] >= accuracies[0] - 0.005, accuracies

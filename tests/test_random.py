@@ -87,6 +87,14 @@ def draws(key: Any) -> list[Any]:
     ]
 
 
+def test_a_remembered_text_makes_the_same_key() -> None:
+    text = "features.0.remembered"
+    before = random.fold_in(random.key(SEED), text)
+    random.remember(text)
+    assert text in random._remembered
+    np.testing.assert_array_equal(random.fold_in(random.key(SEED), text), before)
+
+
 def test_same_bits_everywhere(backend: Backend) -> None:
     for found, wanted in zip(run(backend, draws), draws(random.key(SEED)), strict=True):
         host = backend.to_numpy(found)

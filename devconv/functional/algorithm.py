@@ -17,10 +17,11 @@ from typing import Protocol
 from devconv import _array, _check, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, Shape
+from devconv._winograd import TAPS
 from devconv.functional import direct, fourier
 from devconv.functional.fourier import Fourier
 from devconv.functional.windows import Windows
-from devconv.functional.winograd import TAPS, Winograd
+from devconv.functional.winograd import Winograd
 from devconv.precision import precision
 
 ALGORITHMS = ("auto", "gemm", "winograd", "fft")

@@ -160,9 +160,7 @@ def _side_by_side(blocks: Array, lead: int) -> Array:
 def _seeing(w: Windows) -> tuple[tuple[slice, ...], Windows] | None:
     """The windows that see any of the image, not padding alone; ``None`` if there are none."""
     where, padding = [], []
-    for size, kernel, out, (before, after) in zip(
-        w.size, w.kernel, w.out, w.padding, strict=True
-    ):
+    for size, kernel, out, (before, after) in zip(w.size, w.kernel, w.out, w.padding, strict=True):
         first, last = max(0, before - kernel + 1), min(out, before + size)
         if first >= last:
             return None

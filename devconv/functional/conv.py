@@ -192,7 +192,7 @@ def explain_conv(
     weight_shape: Sequence[int],
     *,
     dtype: str = "float32",
-    device: str | Device | Array = "numpy",
+    device: str | Device | Array = "cpu",
     stride: int | Sequence[int] = 1,
     padding: Padding = 0,
     dilation: int | Sequence[int] = 1,

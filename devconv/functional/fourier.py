@@ -39,7 +39,8 @@ def lengths(n: int, outputs: int, channels: int, groups: int, w: Windows) -> Sha
     Short blocks overlap much, long ones make long transforms, of the kernels too. Tried are
     the whole image and about 2, 4 and 8 times the kernel.
     """
-    best, least = (), math.inf
+    best: Shape = ()
+    least = math.inf
     for block in _candidates(w):
         needed = _work(n, outputs, channels, groups, w, block)
         if needed < least:
@@ -156,7 +157,7 @@ def unit(w: Windows) -> Windows:
 
 
 def apart(x: Array, steps: Shape, first: int) -> Array:
-    """``x`` with zeros between its pixels along the axes from ``first`` on: ``x[k] -> [k·step]``."""
+    """``x`` with zeros between its pixels along the axes from ``first`` on."""
     if all(s == 1 for s in steps):
         return x
     xp = _array.array_namespace(x)

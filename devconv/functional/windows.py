@@ -89,22 +89,21 @@ class Windows:
         """The taps of a window as indices into the kernel, in C order."""
         return itertools.product(*map(range, self.kernel))
 
-    def part(self, box: Box) -> tuple[Windows, Box]:
-        """The plan of the windows in ``box`` alone, and the box of the image that they read."""
+    def part(self, box: Box) -> tuple[Box, Windows]:
+        """The box of the image that the windows in ``box`` read, and the plan of them alone."""
         padding, read = [], []
-        for some, size, kernel, stride, dilation, (before, _) in zip(
+        for some, n, kernel, stride, dilation, (before, _) in zip(
             box, self.size, self.kernel, self.stride, self.dilation, self.padding, strict=True
         ):
             first = some.start * stride - before
             last = (some.stop - 1) * stride - before + dilation * (kernel - 1) + 1
-            low = min(max(first, 0), size)
-            high = max(min(last, size), low)
+            low = min(max(first, 0), n)
+            high = max(min(last, n), low)
             before = min(max(-first, 0), last - first)
             padding.append((before, last - first - before - (high - low)))
             read.append(slice(low, high))
-        return replace(
-            self, size=_lengths(read), padding=tuple(padding), out=_lengths(box)
-        ), tuple(read)
+        size, out = _lengths(read), _lengths(box)
+        return tuple(read), replace(self, size=size, padding=tuple(padding), out=out)
 
     def transposed(self) -> Windows | None:
         """The windows over ``y`` by which ``x``'s cotangent is a convolution of ``dy``.
@@ -275,7 +274,7 @@ def tiles(n: int, w: Windows, bytes_per_window: int, budget: int | None) -> tupl
         for some, out in zip(box, w.out, strict=True)
     ]
     return tuple(
-        Tile(slice(i, min(i + images, n)), part, *reversed(w.part(part)))
+        Tile(slice(i, min(i + images, n)), part, *w.part(part))
         for i in range(0, n, images)
         for part in itertools.product(*along)
     )

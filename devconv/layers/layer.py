@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from devconv import _array, _check, random
 from devconv._array import Array
@@ -25,6 +25,9 @@ from devconv.layers.declared import Buffer, Parameter
 from devconv.layers.scope import Key, Pullback, Scope, Trace
 from devconv.layers.shapes import InputShape
 from devconv.layers.state import arguments, join, match, table
+
+if TYPE_CHECKING:
+    from devconv.layers.mixed import Mixed
 
 T = TypeVar("T")
 
@@ -286,7 +289,12 @@ class Layer:
             return run()
 
     def _learn(
-        self, x: Array, training: bool, key: Array | None, finish: Callable[[Array, Pullback], T]
+        self,
+        x: Array,
+        training: bool,
+        key: Array | None,
+        finish: Callable[[Array, Pullback], T],
+        mixed: Mixed | None = None,
     ) -> T:
         """Run the layer, then ``finish(y, pullback)``; if that succeeds, keep new buffers."""
         with located(type(self).__name__):
@@ -300,7 +308,7 @@ class Layer:
 
         def run() -> T:
             scope = self._scope(training=training, key=self._next_key if key is None else key)
-            y, pullback = scope.vjp("", self, x)
+            y, pullback = scope.vjp("", self, x) if mixed is None else mixed.vjp(scope, x)
             result = finish(y, placed_back(pullback))
             self._keep(scope.renewed)
             self._draws += key is None and scope.has_drawn

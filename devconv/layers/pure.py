@@ -11,10 +11,11 @@ from typing import Any
 
 from devconv import _array
 from devconv._array import Array
-from devconv._check import InvalidType, InvalidValue, brief, flag, located
+from devconv._check import InvalidType, InvalidValue, brief, choice, flag, located
 from devconv.functional.operation import Operation, check_together
 from devconv.layers.hints import no_layer
 from devconv.layers.layer import Layer, placed_back
+from devconv.layers.mixed import Mixed
 from devconv.layers.scope import Pullback, Scope, Trace
 
 Arrays = Mapping[str, Array]
@@ -23,8 +24,9 @@ Arrays = Mapping[str, Array]
 class Pure:
     """The pure function of a layer; made by :func:`pure`."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, precision: str = "float32") -> None:
         self.layer = layer
+        self._mixed = Mixed(layer, precision) if precision in _array.HALF else None
         self._parameters = {name: tuple(x.shape) for name, x in layer.parameters.items()}
         self._buffers = {name: tuple(x.shape) for name, x in layer.buffers.items()}
 
@@ -35,6 +37,8 @@ class Pure:
         """Infer: the layer's output for ``x``."""
         scope = self._scope(parameters, buffers, x, training=False, key=None)
         with _array.on_device(x):
+            if self._mixed is not None:
+                return self._mixed.apply(scope, x)
             return scope.apply("", self.layer, x)
 
     def vjp(
@@ -57,7 +61,10 @@ class Pure:
         """
         scope = self._scope(parameters, buffers, x, training=training, key=key)
         with _array.on_device(x):
-            y, pullback = scope.vjp("", self.layer, x)
+            if self._mixed is not None:
+                y, pullback = self._mixed.vjp(scope, x)
+            else:
+                y, pullback = scope.vjp("", self.layer, x)
         return (y, {**buffers, **scope.renewed}), placed_back(pullback)
 
     def _scope(
@@ -104,7 +111,7 @@ def _check_names(kind: str, given: Arrays, wanted: Mapping[str, tuple[int, ...]]
             )
 
 
-def pure(layer: Layer) -> Pure:
+def pure(layer: Layer, *, precision: str = "float32") -> Pure:
     """The same mathematics as ``layer``, without state.
 
     ``y = pure(parameters, buffers, x)`` and
@@ -112,12 +119,17 @@ def pure(layer: Layer) -> Pure:
 
     Args:
         layer: a layer whose sizes are known.
+        precision: ``"float16"`` or ``"bfloat16"`` computes in half precision over float32
+            arrays: parameters, buffers and ``x`` are cast on the way in (norm weights and
+            running statistics are not), the output, gradients and new buffers come back as
+            float32. ``"float32"`` casts nothing.
 
     Returns:
         A function that may be traced by ``jax.jit``, with the arrays handed in.
 
     Raises:
-        ValueError: a layer with sizes that are not known yet.
+        ValueError: a layer with sizes that are not known yet, another precision.
+        TypeError: half precision where the device has none, or of a layer that is not float32.
 
     >>> import numpy as np
     >>> import devconv as dc
@@ -128,15 +140,18 @@ def pure(layer: Layer) -> Pure:
     """
     if not isinstance(layer, Layer):
         raise InvalidType(f"pure: layer must be a layer, got {no_layer(layer)}")
-    return Pure(layer)
+    with located("pure"):
+        choice("precision", precision, ("float32", *_array.HALF))
+        return Pure(layer, precision)
 
 
 def value_and_grad(model: Layer | Pure, loss: Operation[Any], **options: Any) -> Callable[..., Any]:
     """The loss of a model and its gradient in the parameters, as one function.
 
     For a layer, ``f(x, *targets, training=True, key=None) -> (loss, grads)``; for a pure
-    one, ``f(parameters, buffers, x, *targets, training=True, key=None) -> ((loss,
-    new_buffers), grads)``.
+    one, ``f(parameters, buffers, x, *targets, training=True, key=None, scale=None) -> ((loss,
+    new_buffers), grads)``, where a 0-d array ``scale`` multiplies the gradients from the loss
+    on, but not the loss (see :class:`devconv.training.LossScale`).
 
     Args:
         model: a layer, or :func:`pure` of one.
@@ -196,9 +211,10 @@ def _stateless(
         *targets: Array,
         training: bool = True,
         key: Array | None = None,
+        scale: Array | None = None,
     ) -> tuple[tuple[Array, dict[str, Array]], dict[str, Array]]:
         (y, new_buffers), pullback = model.vjp(parameters, buffers, x, training=training, key=key)
-        value, dy = _loss_and_cotangent(loss, y, targets, options)
+        value, dy = _loss_and_cotangent(loss, y, targets, options, scale)
         return (value, new_buffers), pullback(dy)[1]
 
     return evaluate
@@ -212,18 +228,25 @@ def loss_and_grad(
     options: Mapping[str, Any],
     training: bool = True,
     key: Array | None = None,
+    *,
+    mixed: Mixed | None = None,
+    scale: Array | None = None,
 ) -> tuple[Array, Array, dict[str, Array]]:
     """One evaluation of a layer's loss: ``(loss, prediction, grads)``."""
 
     def finish(y: Array, pullback: Pullback) -> tuple[Array, Array, dict[str, Array]]:
-        value, dy = _loss_and_cotangent(loss, y, targets, options)
+        value, dy = _loss_and_cotangent(loss, y, targets, options, scale)
         return value, y, pullback(dy)[1]
 
-    return model._learn(x, training, key, finish)
+    return model._learn(x, training, key, finish, mixed)
 
 
 def _loss_and_cotangent(
-    loss: Operation[Any], y: Array, targets: tuple[Array, ...], options: Mapping[str, Any]
+    loss: Operation[Any],
+    y: Array,
+    targets: tuple[Array, ...],
+    options: Mapping[str, Any],
+    scale: Array | None = None,
 ) -> tuple[Array, Array]:
     value, pullback = loss.vjp(y, *targets, **options)
     if value.ndim:
@@ -232,7 +255,8 @@ def _loss_and_cotangent(
             'use reduction="mean" or "sum"'
         )
     with _array.on_device(value):
-        dy = pullback(_array.array_namespace(value).ones_like(value))[0]
+        one = _array.array_namespace(value).ones_like(value)
+        dy = pullback(one if scale is None else one * _array.cast(scale, value.dtype))[0]
     if dy is None:
         raise InvalidValue(f"value_and_grad: {loss.__name__} has no derivative in its input")
     return value, dy

@@ -84,8 +84,15 @@ class Scope:
         """Whether any layer has asked for a key."""
         return bool(self._uses)
 
+    def over(self, change: Callable[[str, Array], Array]) -> Scope:
+        """The same pass over other arrays: what ``change`` makes of each and its dotted name."""
+        scope = object.__new__(type(self))
+        arrays = {name: change(name, x) for name, x in self._arrays.items()}
+        scope.__dict__.update(self.__dict__, _arrays=arrays)
+        return scope
+
     def _inside(self, layer: Layer) -> Scope:
-        scope = object.__new__(Scope)
+        scope = object.__new__(type(self))
         scope.__dict__.update(self.__dict__)
         scope._path = self._paths[id(layer)]
         return scope

@@ -3,10 +3,10 @@
 Names and shapes of the arrays are those of torchvision's networks, whose state dicts
 ``model.load_state_dict(state)`` takes; it has no LeNet-5, where the names are the paper's.
 
-Compiled: a whole training step of :func:`devconv.pure` of a network runs under ``jax.jit``,
-and under ``torch.compile`` when ``torch.fx.experimental.proxy_tensor.make_fx(step,
-tracing_mode="fake")`` has recorded it as one graph. Without that ``torch.compile`` gives the same
-numbers, but reads the Python of the layers in many pieces and is slow to start.
+Compiled: a whole training step of :func:`devconv.pure` of a network runs under ``jax.jit``, and
+under ``torch.compile(step, fullgraph=True)``, for dropout with a key that is a tensor:
+``devconv.random.key(seed, like=x)``. PyTorch's compiler takes a network built before it as it is,
+too, ``torch.compile(lambda x: model(x), fullgraph=True)``; the first call takes seconds.
 """
 
 from devconv.models.convnext import convnext_tiny

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,11 +65,20 @@ class Adam(Optimizer):
                 raise InvalidValue(f"betas must be below 1, got {betas!r}")
             self.eps = _check.number("eps", eps, least=0.0)
 
+    def counted(self, step: Any) -> tuple[Any, Any]:
+        """``1 - β₁ᵗ`` and ``1 - β₂ᵗ`` in step ``t``."""
+        if not _array.is_array(step):
+            return 1.0 - self.betas[0] ** step, 1.0 - self.betas[1] ** step
+        xp = _array.array_namespace(step)  # float32 would lose most digits of the difference
+        first, second = (-xp.expm1(step * math.log(b)) if b else 1.0 for b in self.betas)
+        return first, second
+
     def rule(
         self, x: Array, grad: Array, moments: dict[str, Array | None], step: Any
     ) -> tuple[Array, dict[str, Array]]:
-        """One parameter's step."""
+        """One parameter's step; ``step`` is what :meth:`counted` gives."""
         xp, (beta1, beta2) = _array.array_namespace(x), self.betas
+        unbiased1, unbiased2 = step
         if self.weight_decay and self.decoupled:
             x = x * (1.0 - self.lr * self.weight_decay)
         elif self.weight_decay:
@@ -76,8 +86,8 @@ class Adam(Optimizer):
         first, second = moments["first"], moments["second"]
         first = (1.0 - beta1) * grad + (0.0 if first is None else beta1 * first)
         second = (1.0 - beta2) * grad * grad + (0.0 if second is None else beta2 * second)
-        size = xp.sqrt(second) / (1.0 - beta2**step) ** 0.5 + self.eps
-        return x - (self.lr / (1.0 - beta1**step)) * first / size, {
+        size = xp.sqrt(second) / unbiased2**0.5 + self.eps
+        return x - (self.lr / unbiased1) * first / size, {
             "first": first,
             "second": second,
         }

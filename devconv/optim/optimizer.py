@@ -80,8 +80,18 @@ class Optimizer:
         """The new value of ``x`` and its new moments, in its ``step``-th step (from 1)."""
         raise NotImplementedError(f"{type(self).__name__} does not define rule")
 
+    def counted(self, step: Any) -> Any:
+        """What :meth:`rule` gets as ``step``, worked out once for all parameters."""
+        return step
+
     def update(
-        self, parameters: Arrays, grads: Arrays, state: Mapping[str, Arrays], step: Any
+        self,
+        parameters: Arrays,
+        grads: Arrays,
+        state: Mapping[str, Arrays],
+        step: Any,
+        *,
+        when: Array | None = None,
     ) -> tuple[dict[str, Array], State]:
         """The pure update, for ``jax.jit``: new parameters and new state.
 
@@ -90,6 +100,7 @@ class Optimizer:
             grads: gradients of some or all of them.
             state: what the previous update returned; ``{}`` at first.
             step: which step this is, from 1; an int or a 0-d array.
+            when: a 0-d array of bools; where it is false, all stays as it was.
 
         Raises:
             ValueError: an unknown name, another shape, another device.
@@ -99,24 +110,37 @@ class Optimizer:
             _check_grads(parameters, grads)
         new_parameters = dict(parameters)
         new_state: State = {kind: dict(state.get(kind, {})) for kind in self.moments}
+        counts: dict[str, Any] = {}
         for name, grad in grads.items():
             before = {kind: new_state[kind].get(name) for kind in self.moments}
             x = parameters[name]
-            wide, count = _array.wide_dtype(x), step
+            wide = _array.wide_dtype(x)
             with _array.on_device(x):
-                if _array.is_array(step):
-                    count = _array.cast(step, wide)
-                new, after = self.rule(_array.cast(x, wide), _array.cast(grad, wide), before, count)
-                new_parameters[name] = _array.cast(new, x.dtype)
-            for kind, array in after.items():
-                new_state[kind][name] = array
+                key = _array.dtype_name(wide)
+                if key not in counts:
+                    is_array = _array.is_array(step)
+                    counts[key] = self.counted(_array.cast(step, wide) if is_array else step)
+                new, after = self.rule(
+                    _array.cast(x, wide), _array.cast(grad, wide), before, counts[key]
+                )
+                new = _array.cast(new, x.dtype)
+                new_parameters[name] = new if when is None else _chosen(when, new, x)
+                for kind, array in after.items():
+                    kept = array if when is None else _chosen(when, array, before[kind])
+                    new_state[kind][name] = kept
         return new_parameters, new_state
 
-    def step(self, grads: Arrays) -> None:
+    def step(
+        self, grads: Arrays, *, when: Array | None = None, skipped: Array | None = None
+    ) -> None:
         """Take one step: bind new parameters to the model.
 
         Args:
             grads: gradients by dotted name; parameters without one stay as they are.
+            when: a 0-d array of bools on the model's device; where it is false, parameters and
+                moments keep their values. Nothing waits to know.
+            skipped: how many steps before kept their values, a 0-d array: they do not count
+                as steps for the rule, though :attr:`steps` counts them.
 
         Raises:
             ValueError: an unknown name, another shape, another device.
@@ -130,7 +154,8 @@ class Optimizer:
             }
         if isinstance(grads, Mapping):
             grads = {name: _array.detached(grad) for name, grad in grads.items()}
-        new_parameters, state = self.update(parameters, grads, state, self.steps + 1)
+        count = self.steps + 1 if skipped is None else self.steps + 1 - skipped
+        new_parameters, state = self.update(parameters, grads, state, count, when=when)
         self.model._keep({name: new_parameters[name] for name in grads})
         self.state, self.steps = state, self.steps + 1
 
@@ -173,6 +198,12 @@ class Optimizer:
                 host = _array.to_numpy(array)
                 loaded[kind][name] = device_of(x).asarray(host, _array.wide_dtype(x))
         self.state, self.steps = loaded, steps
+
+
+def _chosen(when: Array, new: Array, old: Array | None) -> Array:
+    """The new values where ``when`` is true, else the old ones: zeros, if there are none."""
+    xp = _array.array_namespace(new)
+    return xp.where(when, new, xp.zeros_like(new) if old is None else old)
 
 
 def _beside(name: str, moment: Array, parameters: Arrays) -> Array:

@@ -76,5 +76,7 @@ class SGD(Optimizer):
             b = _array.copied(grad)  # whoever computed the gradient may use its memory again
         else:
             b = blend(self.momentum, before, 1.0 - self.dampening, grad)
+            if self.dampening and _array.is_array(step):  # zeros may stand for no moment yet
+                b = _array.array_namespace(x).where(step == 1, grad, b)
         ahead = blend(1.0, grad, self.momentum, b) if self.nesterov else b
         return blend(1.0, x, -self.lr, ahead), {"momentum": b}

@@ -7,6 +7,7 @@ values, the pullback and ``jax.vjp`` together, and the rest of the product is ma
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.backends import Backend
 from tests.capabilities import DTYPES
 from tests.cases import collect
 from tests.cases.case import Case
+from tests.compiled import assert_one_graph
 
 CASES = collect()
 EAGER = [b for b in backends.usable().values() if b.name != "jax"]
@@ -488,6 +490,56 @@ def test_half_precision(case: Case, backend: Backend, dtype: str) -> None:
             assert_like(d, x, dtype)
     wanted = back(backend.to_numpy(dy).astype("float64"))
     assert_close(backend, grads, wanted, EPSILON[dtype])
+
+
+# --- torch.compile ---
+
+
+def some_of_each() -> list[Any]:
+    """The first case of each room's operations; the last one of each operation marked slow."""
+    first = {case.op.__wrapped__.__module__: case for case in reversed(CASES)}
+    later = {case.op.__name__: case for case in CASES if case.draw()[0].ndim > 0}
+    chosen = {str(case): case for case in (*first.values(), *later.values())}
+    fast = {str(case) for case in first.values()}
+    return [
+        pytest.param(case, id=name, marks=[] if name in fast else [pytest.mark.slow])
+        for name, case in chosen.items()
+    ]
+
+
+@pytest.mark.parametrize("case", some_of_each())
+def test_torch_compiles_there_and_back_as_one_graph(case: Case) -> None:
+    backend = backends.get("torch")
+    args, chosen = moved(case, backend, "float64"), options(case, backend, "float64")
+    dy = cotangent(case.op(*args, **chosen), backend)
+
+    def there_and_back(dy: Any, *arrays: Any) -> Any:
+        y, pullback = case.op.vjp(*arrays, **chosen)
+        return y, pullback(dy)
+
+    assert_one_graph(there_and_back, dy, *args, tolerance=1e-12)
+
+
+def test_a_compiled_convolution_is_the_library_s_own_or_the_written_once_one() -> None:
+    """Closing the door is seen by what was compiled with the door open."""
+    torch, graphs = pytest.importorskip("torch"), []
+
+    def recorded(graph: Any, inputs: Any) -> Any:
+        graphs.append({node.name for node in graph.graph.nodes})
+        return graph.forward
+
+    x, weight = torch.ones((1, 2, 5, 5)), torch.ones((3, 2, 2, 2))
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x, w: F.conv(x, w), backend=recorded, fullgraph=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with generic(False):
+            results = [compiled(x, weight)]
+        with generic():
+            results.append(compiled(x, weight))
+    for y in results:
+        np.testing.assert_array_equal(y, np.full((1, 3, 4, 4), 8.0))
+    assert ["conv2d" in names for names in graphs] == [True, False]
 
 
 # --- options that are yes or no ---

@@ -172,7 +172,7 @@ def test_a_part_reads_the_same_windows(geometry: Any, data: Any) -> None:
     starts = [data.draw(st.integers(0, out - 1)) for out in w.out]
     stops = [data.draw(st.integers(a + 1, out)) for a, out in zip(starts, w.out, strict=True)]
     box = tuple(map(slice, starts, stops))
-    part, read = w.part(box)
+    read, part = w.part(box)
     assert all(0 <= r.start <= r.stop <= n for r, n in zip(read, w.size, strict=True))
     assert part.out == tuple(b - a for a, b in zip(starts, stops, strict=True))
     assert part.size == tuple(r.stop - r.start for r in read)
@@ -190,7 +190,7 @@ def test_tiles_cover_every_window_once(geometry: Any, n: int, each: int, budget:
         seen[tile.of_y] += 1
         windows_in_it = seen[tile.of_y].size
         assert windows_in_it * each <= budget or windows_in_it == 1
-        assert (tile.windows, tile.read) == w.part(tile.box)
+        assert (tile.read, tile.windows) == w.part(tile.box)
         assert windows_in_it == seen[tile.images].shape[0] * math.prod(tile.windows.out)
     assert np.all(seen == 1)
 

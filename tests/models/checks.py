@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import devconv as dc
 from devconv.functional import cross_entropy
 from tests import backends
+from tests.compiled import assert_one_graph
 from tests.toys import assert_close
 
 Shape = tuple[int, ...]
@@ -133,23 +136,27 @@ def assert_stays_float32(model: dc.Layer, shape: Shape) -> None:
     assert {str(array.dtype) for array in everything.values()} == {str(x.dtype)}
 
 
-def assert_compiles(model: dc.Layer, shape: Shape) -> None:
-    """``torch.compile`` takes the inference pass as one graph, which gives the same.
+def assert_pickles(model: dc.Layer, shape: Shape) -> None:
+    """What comes out of a pickle, and a copy, learn as the model itself does."""
+    x, target = batch(shape, "float32")
+    key = dc.random.key(3)
+    copies = pickle.loads(pickle.dumps(model.build())), copy.deepcopy(model)
+    loss, grads = dc.value_and_grad(model, cross_entropy)(x, target, key=key)
+    for again in copies:
+        assert repr(again) == repr(model)
+        their_loss, their_grads = dc.value_and_grad(again, cross_entropy)(x, target, key=key)
+        assert_close({"loss": their_loss, **their_grads}, {"loss": loss, **grads}, 0.0)
+        assert_close(again.buffers, model.buffers, 0.0)
 
-    ``make_fx`` records the graph. Left to read Python itself, ``torch.compile`` breaks it in many
-    pieces: right too, but slow to make.
-    """
-    torch = pytest.importorskip("torch")
-    arguments, (x, _) = on_torch(model, shape)
-    compiled = torch.compile(
-        recorded(dc.pure(model), *arguments, x), backend="eager", fullgraph=True
-    )
-    torch.testing.assert_close(compiled(*arguments, x), model(x), rtol=0.0, atol=1e-6)
+
+def assert_compiles(model: dc.Layer, shape: Shape) -> None:
+    """``torch.compile`` takes the inference pass as one graph, which gives the same."""
+    _, (x, _) = on_torch(model, shape)
+    assert_one_graph(lambda x: model(x), x[:1, ...], tolerance=1e-6)
 
 
 def assert_step_compiles(model: dc.Layer, shape: Shape) -> None:
     """``torch.compile`` takes a whole training step as one graph, which gives the same."""
-    torch = pytest.importorskip("torch")
     arguments, (x, target) = on_torch(model, shape)
     key = dc.random.key(3, like=x)
     loss_and_grads = dc.value_and_grad(dc.pure(model), cross_entropy)
@@ -158,9 +165,7 @@ def assert_step_compiles(model: dc.Layer, shape: Shape) -> None:
         return loss_and_grads(*arrays[:-1], key=arrays[-1])
 
     everything = (*arguments, x, target, key)
-    graph = recorded(step, *everything)
-    compiled = torch.compile(graph, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(*everything), step(*everything), rtol=0.0, atol=1e-6)
+    assert_one_graph(step, *everything, backend="aot_eager", tolerance=1e-6)
 
 
 def on_torch(model: dc.Layer, shape: Shape) -> Any:
@@ -169,9 +174,3 @@ def on_torch(model: dc.Layer, shape: Shape) -> Any:
     model.build().to("torch")
     images_and_labels = [torch.from_numpy(array) for array in batch(shape, "float32")]
     return (dict(model.parameters), dict(model.buffers)), images_and_labels
-
-
-def recorded(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The graph of all that a function does to PyTorch tensors, of which it sees no value."""
-    make_fx = pytest.importorskip("torch.fx.experimental.proxy_tensor").make_fx
-    return make_fx(function, tracing_mode="fake")(*arguments)

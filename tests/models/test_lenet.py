@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from devconv.models import lenet5
+from tests.compiled import assert_one_graph
 from tests.models import checks
 
 
@@ -85,16 +86,21 @@ def test_torch_compile() -> None:
     checks.assert_compiles(lenet5(checks.CLASSES), (1, 32, 32))
 
 
-@pytest.mark.slow
+def test_a_pickle() -> None:
+    checks.assert_pickles(lenet5(checks.CLASSES), (1, 32, 32))
+
+
 def test_a_step_under_torch_compile() -> None:
     checks.assert_step_compiles(lenet5(checks.CLASSES), (1, 32, 32))
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::UserWarning")  # about caches that it looks through
-def test_torch_compile_in_pieces() -> None:
-    torch = pytest.importorskip("torch")
-    model = lenet5().build().to("torch")
-    x = torch.ones((2, 1, 32, 32))
-    compiled = torch.compile(lambda x: model(x), backend="eager")
-    torch.testing.assert_close(compiled(x), model(x), rtol=0.0, atol=1e-6)
+def test_torch_compile_there_and_back() -> None:
+    """With the arrays that the model holds, and the way back of the inference pass."""
+    model = lenet5(checks.CLASSES)
+    _, (x, _) = checks.on_torch(model, (1, 32, 32))
+
+    def both(x: Any) -> Any:
+        y, pullback = model.vjp(x, training=False)
+        return y, pullback(y)
+
+    assert_one_graph(both, x, tolerance=1e-6)

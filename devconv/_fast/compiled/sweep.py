@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -171,8 +171,19 @@ class Job:
 
 
 @lru_cache(maxsize=1024)
-def planned(size: Shape, pixel: int, sweeps: tuple[Sweep, ...], out: Shape) -> Job:
-    """The walk over images of ``size`` (N, *spatial), ``pixel`` bytes each, to ``out`` windows."""
+def planned(
+    size: Shape,
+    pixel: int,
+    sweeps: tuple[Sweep, ...],
+    out: Shape,
+    budget: int = SLAB,
+    may_cross: bool = True,
+) -> Job:
+    """The walk over images of ``size`` (N, *spatial), ``pixel`` bytes each, to ``out`` windows.
+
+    A box reads about ``budget`` bytes. The rows of a block are the windows of an image's
+    row, or those of several images at one place if a row is short and they ``may_cross``.
+    """
     ones = (1,) * (AXES - len(sweeps))
     geometry = np.empty((5, AXES), np.int64)
     geometry[SIZE] = size[0], *ones[1:], *size[1:]
@@ -185,24 +196,32 @@ def planned(size: Shape, pixel: int, sweeps: tuple[Sweep, ...], out: Shape) -> J
     last += (geometry[KERNEL] - 1) * geometry[DILATION]
     padded = bool((geometry[ORIGIN] < 0).any() or (last >= geometry[SIZE]).any())
     short = results[ROW] <= ROWS // 2 and results[ROW] < results[BATCH]
-    along = BATCH if short else ROW
-    boxes = _boxes(results, geometry, pixel, along)
+    along = BATCH if short and may_cross else ROW
+    boxes = _boxes(results, geometry, pixel, along, budget)
     slab = max(_slab_bytes(box, geometry, pixel) for box in boxes)
     flat = [[edge for pair in box for edge in pair] for box in boxes]
     return Job(geometry, np.asarray(flat, np.int64), along, padded, slab)
 
 
-def _boxes(out: Sequence[int], geometry: Array, pixel: int, along: int) -> list[Any]:
-    """Some images, or a band of one, whose slab has about ``SLAB`` bytes."""
+def with_boxes(job: Job, boxes: Array, pixel: int) -> Job:
+    """The same walk in other boxes."""
+    slab = max(_slab_bytes(box.reshape(-1, 2).tolist(), job.geometry, pixel) for box in boxes)
+    return replace(job, boxes=boxes, slab=slab)
+
+
+def _boxes(
+    out: Sequence[int], geometry: Array, pixel: int, along: int, budget: int
+) -> list[Any]:
+    """Some images, or a band of one, whose slab has about ``budget`` bytes."""
     image = _slab_bytes([(0, 1), *((0, n) for n in out[1:])], geometry, pixel)
     pieces = [1] * AXES
     least = min(out[0], ROWS) if along == BATCH else 1
-    images = max(least, min(SLAB // image, -(-out[0] // TURNS)))
+    images = max(least, min(budget // image, -(-out[0] // TURNS)))
     pieces[0] = -(-out[0] // images)
-    if image > SLAB and along == ROW:
+    if image > budget and along == ROW:
         axis = next((a for a in range(1, AXES) if out[a] > 1), ROW)
         unit = ROWS if axis == ROW else 1
-        pieces[axis] = min(-(-out[axis] // unit), -(-image // SLAB))
+        pieces[axis] = min(-(-out[axis] // unit), -(-image // budget))
     return list(itertools.product(*map(split, out, pieces)))
 
 
@@ -219,3 +238,9 @@ def _slab_bytes(box: Any, geometry: Array, pixel: int) -> int:
 def split(length: int, pieces: int) -> list[tuple[int, int]]:
     """``range(length)`` in so many nearly equal pieces."""
     return [(i * length // pieces, (i + 1) * length // pieces) for i in range(pieces)]
+
+
+def strides(x: Array) -> Array:
+    """Bytes from entry to entry on the four axes and between channels."""
+    n, *rest = x.strides
+    return np.asarray([n, *(0,) * (AXES - len(rest)), *rest], np.int64)

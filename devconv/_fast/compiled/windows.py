@@ -43,7 +43,7 @@ def panel_width(itemsize):
 
 
 @compiled
-def _slab(box, geometry, channels, x, strides, scratch, itemsize, extents):
+def slab_of(box, geometry, channels, x, strides, scratch, itemsize, extents):
     """Address of the slab of a box; its strides are written to ``extents``.
 
     With ``scratch`` 0 it is read in place.
@@ -141,7 +141,7 @@ def correlate(
     p, q, r = [a for a in range(4) if a != along]
     for i in range(lo, hi):
         box = boxes[i]
-        slab = _slab(box, geometry, pixel, x, x_strides, scratch, itemsize, extents)
+        slab = slab_of(box, geometry, pixel, x, x_strides, scratch, itemsize, extents)
         merged = groups == 1 and geometry[DILATION, 3] == 1 and extents[3] == channels * itemsize
         runs, length, step = _runs(kind, geometry, extents, channels, merged)
         weights = np.empty_like(runs)
@@ -196,7 +196,7 @@ def kernel_cotangent(
         total = sums + units[u, 4] * groups * taps * channels * outputs * itemsize
         for i in range(units[u, 0], units[u, 1]):
             box = boxes[i]
-            slab = _slab(box, geometry, pixel, x, x_strides, scratch, itemsize, extents)
+            slab = slab_of(box, geometry, pixel, x, x_strides, scratch, itemsize, extents)
             merged = groups == 1 and geometry[DILATION, 3] == 1
             merged = merged and extents[3] == channels * itemsize
             runs, length, step = _runs(kind, geometry, extents, channels, merged)

@@ -1,4 +1,4 @@
-"""Checks for operations, yours included: is the pullback the transpose of the derivative?
+"""Is the pullback the transpose of the derivative?
 
 ``check_vjp`` is the question "change one filter value a little and look" asked of all values
 at once: a random direction ``v`` costs two evaluations, not two per weight.
@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from devconv import _array, _fast
+from devconv import _array
 from devconv._array import Array
 from devconv.functional.operation import Operation
-
-generic = _fast.generic
 
 
 def check_vjp(

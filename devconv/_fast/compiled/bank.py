@@ -1,0 +1,111 @@
+"""A bank of filters laid out for blocks of products, in panels of columns, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from devconv._array import Array
+from devconv._check import Shape
+from devconv._fast.compiled import block, sweep, windows
+from devconv._fast.compiled.threads import share
+
+
+def is_depthwise(weight: Array, groups: int) -> bool:
+    """Whether each output channel sums over the taps of one input channel alone."""
+    return weight.shape[0] == groups > 1 and weight.shape[1] == 1
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A kernel, and the taps of it that windows meet; ``swapped`` reads it from ``O`` to ``C``.
+
+    With one channel to each of the groups, and one output, these are the columns of one group.
+    """
+
+    weight: Array
+    parts: int
+    sweeps: tuple[sweep.Sweep, ...]
+    swapped: bool
+
+    @property
+    def kind(self) -> int:
+        """The kind of block that walks over it."""
+        if self.groups < self.parts:
+            return block.CHANNELS
+        return block.PRODUCT if self.sweeps[-1].group == 1 else block.MASKED
+
+    @property
+    def groups(self) -> int:
+        """Groups that are summed over apart."""
+        return 1 if is_depthwise(self.weight, self.parts) else self.parts
+
+    @property
+    def channels(self) -> int:
+        """Channels a sum runs over, in one group."""
+        return self.weight.shape[0] // self.parts if self.swapped else self.weight.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """Numbers a window gives, in one group: channels of each pixel it writes."""
+        each = self.weight.shape[1] if self.swapped else self.weight.shape[0] // self.parts
+        return each * self.parts // self.groups * self.sweeps[-1].group
+
+    def packed(self) -> Array:
+        """The kernel in the order in which blocks read it."""
+        weight, groups = self.weight, self.groups
+        offsets = _tap_offsets(self.sweeps, weight.strides[2:])
+        shape = (groups, len(offsets) * self.channels * self.outputs)
+        packed = np.empty(shape, weight.dtype)
+        out, inner = weight.strides[:2]
+        if self.swapped and self.kind != block.CHANNELS:
+            out, inner = inner, out
+        zero, group = weight.dtype.type(0), weight.shape[0] // groups * weight.strides[0]
+        panels = groups * -(-self.outputs // windows.panel_width(weight.itemsize))
+
+        def work(lo: int, hi: int) -> None:
+            windows.pack(
+                zero, lo, hi, weight.ctypes.data, group, out, inner, offsets, self.channels,
+                self.outputs, packed.ctypes.data, weight.itemsize,
+            )  # fmt: skip
+
+        share(panels, work, packed.size)
+        return packed
+
+    def masks(self) -> Array:
+        """For each number of a window, bits that say which columns it counts for."""
+        group = self.sweeps[-1].group
+        counts = _tap_offsets(self.sweeps, self.weight.strides[2:]) >= 0  # (taps, pixels)
+        columns = np.repeat(counts, self.outputs // group, axis=1)
+        bits = columns @ (1 << np.arange(self.outputs, dtype=np.int64))
+        return np.repeat(bits, self.channels)
+
+
+@lru_cache(maxsize=1024)
+def _tap_offsets(sweeps: tuple[sweep.Sweep, ...], strides: Shape) -> Array:
+    """Bytes from the first weight to that of each tap and pixel of a window, or -1."""
+    offsets, missing = np.zeros((1, 1), np.int64), np.zeros((1, 1), np.bool_)
+    for each, stride in zip(sweeps, strides, strict=True):
+        taps = np.asarray(each.taps, np.int64)
+        shape = (-1, taps.shape[1])
+        offsets = (offsets[:, None, :] + taps * stride).reshape(shape)
+        missing = (missing[:, None, :] | (taps < 0)).reshape(shape)
+    return np.where(missing, -1, offsets)
+
+
+def unpacked(
+    sums: Array, parts: int, groups: int, taps: int, channels: int, outputs: int, dweight: Array
+) -> Array:
+    """``dweight`` from the sums of some parts, which lie as :meth:`Bank.packed` lays kernels."""
+    zero, size = sums.dtype.type(0), sums.itemsize
+
+    def work(lo: int, hi: int) -> None:
+        windows.unpack(
+            zero, lo, hi, sums.ctypes.data, parts, groups, taps, channels, outputs,
+            dweight.ctypes.data, size,
+        )  # fmt: skip
+
+    share(groups * -(-outputs // windows.panel_width(size)), work, sums.size)
+    return dweight
