@@ -54,6 +54,7 @@ _WORKSPACE = {
     "cupy": 1024 * MIB,  # one large product per launch
 }
 
+_WINOGRAD_FROM = 48  # where it is compiled; written once it is not quicker than the direct sum
 _FFT_BELOW = {"numpy": 0.5}  # others: their own choice, or nothing measured yet
 
 
@@ -113,6 +114,12 @@ def convolution(primitive: str, x: Array, windows: Plan, groups: int) -> Route |
     return None
 
 
+def winograd(primitive: str, x: Array, windows: Plan, groups: int) -> Route | None:
+    """The quicker route through Winograd's convolution of these arrays."""
+    found = route(f"winograd_{primitive}", x)
+    return found if found is not None and numpy.suits_winograd(x, windows, groups) else None
+
+
 def pooling(primitive: str, x: Array, windows: Plan) -> Route | None:
     """The quicker route through a whole pooling, where it says the same for these arrays."""
     return convolution(primitive, x, windows, 1)
@@ -147,6 +154,11 @@ def workspace(x: Array) -> int | None:
     if name == "torch" and x.device.type != "cpu":
         name = "cupy"
     return _WORKSPACE.get(name)
+
+
+def winograd_from(x: Array, windows: Plan, groups: int) -> int | None:
+    """From how many channels on Winograd's way is quicker on arrays like ``x``; ``None``: never."""
+    return _WINOGRAD_FROM if winograd("correlate", x, windows, groups) is not None else None
 
 
 def fft_below(x: Array) -> float:

@@ -19,12 +19,12 @@ def suits(x: Array, w: Plan, groups: int) -> bool:
     return w.is_whole and groups == 1 and full and x.shape[0] > 0
 
 
-def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:
-    """``y (N, *out, O)`` for ``x (N, *size, C)``."""
+def correlate(x: Array, weight: Array, w: Plan, groups: int, bias: Array | None = None) -> Array:
+    """``y (N, *out, O)`` for ``x (N, *size, C)``, plus the bias."""
     lax = importlib.import_module("jax.lax")
     spatial = "".join(chr(ord("a") + d) for d in range(len(w.kernel)))
     image = f"N{spatial}C"
-    return lax.conv_general_dilated(
+    y = lax.conv_general_dilated(
         x,
         weight,
         window_strides=w.stride,
@@ -34,6 +34,7 @@ def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:
         feature_group_count=groups,
         precision=lax.Precision.HIGHEST,
     )
+    return y if bias is None else y + bias
 
 
 def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array:

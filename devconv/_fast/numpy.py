@@ -32,6 +32,11 @@ def suits(x: Array, w: Plan, groups: int) -> bool:
     return _is_full(x) and len(w.kernel) <= 3 and x.shape[0] > 0
 
 
+def suits_winograd(x: Array, w: Plan, groups: int) -> bool:
+    """Whether a compiled Winograd convolution is written for it: float32 images in a plane."""
+    return x.dtype == np.float32 and len(w.kernel) == 2 and groups == 1 and suits(x, w, groups)
+
+
 def alike(*arrays: Array) -> bool:
     """Whether arrays of one shape and full precision have the same strides, and no gaps."""
     first = arrays[0]

@@ -28,13 +28,13 @@ def suits(x: Array, w: Plan, groups: int) -> bool:
     return known and full and x.device.type == "cpu" and x.shape[0] > 0
 
 
-def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:
-    """``y (N, *out, O)`` for ``x (N, *size, C)``."""
+def correlate(x: Array, weight: Array, w: Plan, groups: int, bias: Array | None = None) -> Array:
+    """``y (N, *out, O)`` for ``x (N, *size, C)``, plus the bias."""
     import torch
 
     image, padding = _padded(torch, _first(x), w)
     convolve = getattr(torch, f"conv{len(w.kernel)}d")
-    return _last(convolve(image, weight, None, w.stride, padding, w.dilation, groups))
+    return _last(convolve(image, weight, bias, w.stride, padding, w.dilation, groups))
 
 
 def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array:

@@ -45,8 +45,10 @@ class Choice:
 class Faces(Protocol):
     """The one bilinear map of kernel and input, seen from its three sides."""
 
-    def correlate(self, x: Array, weight: Array, w: Windows, groups: int) -> Array:
-        """``y (N, *out, O)`` for ``x (N, *size, C)``."""
+    def correlate(
+        self, x: Array, weight: Array, w: Windows, groups: int, bias: Array | None = None
+    ) -> Array:
+        """``y (N, *out, O)`` for ``x (N, *size, C)``, plus the bias."""
         ...
 
     def input_cotangent(self, dy: Array, weight: Array, w: Windows, groups: int) -> Array:
@@ -80,6 +82,7 @@ def chosen(algorithm: str, like: Array, sizes: Shape, w: Windows, groups: int) -
         dtype=_array.dtype_name(like.dtype),
         precision=precision(),
         fft_below=_fast.fft_below(like),
+        winograd_from=_fast.winograd_from(like, w, groups),
         quick=_fast.convolution("correlate", like, w, groups) is not None,
     )
 
@@ -94,6 +97,7 @@ def choose(
     dtype: str,
     precision: str,
     fft_below: float,
+    winograd_from: int | None,
     quick: bool,
 ) -> Choice:
     """Choose an algorithm.
@@ -106,6 +110,7 @@ def choose(
         dtype: the arrays' dtype by name.
         precision: ``"exact"`` or ``"fast"``.
         fft_below: the share of the direct sum's work below which Fourier's way is quicker.
+        winograd_from: the channels from which on Winograd's way is quicker, if it ever is.
         quick: whether the library has a route of its own for the direct sum.
 
     Raises:
@@ -117,15 +122,26 @@ def choose(
             raise InvalidValue(
                 f'algorithm="winograd" needs {lack}; use algorithm="auto", "gemm" or "fft"'
             )
-        tile = TILES[precision]
-        return Choice("winograd", f"asked for by name; F({tile}, 3) under {precision!r}", tile=tile)
+        return _by_winograd("asked for by name", precision, winograd_from is not None)
     if algorithm != "auto":
         return Choice(algorithm, "asked for by name", quick and algorithm == "gemm")
     share = fft_share(sizes, w, groups) if fft_below else 1.0
     if share < fft_below:
         return Choice("fft", f"{_shape(w)}; {share:.0%} of the direct sum's work")
-    other = f"winograd needs {lack}" if lack else "winograd only by name"
-    return Choice("gemm", f"{_shape(w)}; {other}", quick)
+    if lack or winograd_from is None:
+        other = f"winograd needs {lack}" if lack else "winograd only by name"
+        return Choice("gemm", f"{_shape(w)}; {other}", quick)
+    n, outputs, channels = sizes
+    few, many = sorted((outputs, channels))
+    if few < winograd_from or n * math.prod(w.out) < 2 * many:
+        least = f"{winograd_from} channels and more windows than filters"
+        return Choice("gemm", f"{_shape(w)}; winograd pays from {least} on", quick)
+    return _by_winograd(f"{_shape(w)} and {few} channels", precision, True)
+
+
+def _by_winograd(why: str, precision: str, quick: bool) -> Choice:
+    tile = TILES[precision]
+    return Choice("winograd", f"{why}; F({tile}, 3) under {precision!r}", quick, tile)
 
 
 def winograd_lacks(w: Windows, dtype: str) -> str:

@@ -90,9 +90,7 @@ def conv(
     w = _plan(x, weight, bias, stride, padding, dilation, groups)
     pixels = channels_last(x)
     way = faces(algorithm, pixels, weight, w, groups)
-    y = way.correlate(pixels, weight, w, groups)
-    if bias is not None:
-        y = y + bias
+    y = way.correlate(pixels, weight, w, groups, bias)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
         dy = channels_last(dy)

@@ -12,19 +12,23 @@ from devconv.functional.contraction import contraction
 from devconv.functional.windows import Tile, Windows, accumulate, assemble, spread
 
 
-def correlate(x: Array, weight: Array, w: Windows, groups: int) -> Array:
-    """``y (N, *out, O)``: the windows of ``x`` (N, *size, C) contracted with the kernel."""
+def correlate(x: Array, weight: Array, w: Windows, groups: int, bias: Array | None = None) -> Array:
+    """``y (N, *out, O)``: the windows of ``x`` (N, *size, C) contracted with the kernel.
+
+    Plus the bias, one number per output channel.
+    """
     route = _fast.convolution("correlate", x, w, groups)
     if route is not None:
-        return route(x, weight, w, groups)
+        return route(x, weight, w, groups, bias)
     contract = contraction(weight, groups)
-    return assemble(
+    y = assemble(
         contract.forward,
         x,
         w,
         channels=weight.shape[0],
         bytes_per_window=contract.bytes_per_window,
     )
+    return y if bias is None else y + bias
 
 
 def input_cotangent(dy: Array, weight: Array, w: Windows, groups: int) -> Array:

@@ -189,11 +189,14 @@ class Fourier:
 
         self._choose = choose
 
-    def correlate(self, x: Array, weight: Array, w: Windows, groups: int) -> Array:
-        """``y (N, *out, O)``."""
+    def correlate(
+        self, x: Array, weight: Array, w: Windows, groups: int, bias: Array | None = None
+    ) -> Array:
+        """``y (N, *out, O)``, plus the bias."""
         kernel = apart(weight, w.dilation, 2)
         y = blocks.correlate(x, kernel, unit(w), groups, self._choose)
-        return every(y, w.stride, 1)
+        y = every(y, w.stride, 1)
+        return y if bias is None else y + bias
 
     def input_cotangent(self, dy: Array, weight: Array, w: Windows, groups: int) -> Array:
         """``dx (N, *size, C)``."""

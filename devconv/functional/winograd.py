@@ -84,16 +84,28 @@ class Winograd:
     def _choose(self, w: Windows) -> Tiles:
         return Tiles(self.tile, len(w.out))
 
-    def correlate(self, x: Array, weight: Array, w: Windows, groups: int) -> Array:
-        """``y (N, *out, O)``."""
-        return blocks.correlate(x, weight, w, groups, self._choose)
+    def correlate(
+        self, x: Array, weight: Array, w: Windows, groups: int, bias: Array | None = None
+    ) -> Array:
+        """``y (N, *out, O)``, plus the bias."""
+        route = _fast.winograd("correlate", x, w, groups)
+        if route is not None:
+            return route(x, weight, w, self.tile, bias)
+        y = blocks.correlate(x, weight, w, groups, self._choose)
+        return y if bias is None else y + bias
 
     def input_cotangent(self, dy: Array, weight: Array, w: Windows, groups: int) -> Array:
         """``dx (N, *size, C)``."""
+        route = _fast.winograd("input_cotangent", dy, w, groups)
+        if route is not None:
+            return route(dy, weight, w, self.tile)
         return blocks.input_cotangent(dy, weight, w, groups, self._choose)
 
     def kernel_cotangent(
         self, x: Array, dy: Array, weight: Array, w: Windows, groups: int
     ) -> Array:
         """``dweight (O, C/G, *kernel)``."""
+        route = _fast.winograd("kernel_cotangent", x, w, groups)
+        if route is not None:
+            return route(x, dy, weight, w, self.tile)
         return blocks.kernel_cotangent(x, dy, weight, w, groups, self._choose)

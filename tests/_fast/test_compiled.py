@@ -18,6 +18,7 @@ import threadpoolctl
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import devconv as dc
 from devconv import _fast
 from devconv import functional as F
 from devconv.functional.special import blend
@@ -136,6 +137,8 @@ def test_the_routes_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         y, pullback = op.vjp(last(x), **options)
         pullback(y)
     F.dense(np.ones((2, 3)), np.ones((4, 3)))
+    x, weight, dy = conv_arrays((2, 3, (9, 8), 5, (3, 3), {}), np.float32)
+    F.conv.vjp(x, weight, algorithm="winograd")[1](dy)
     blend(1.0, x, 2.0, x)
     assert taken == set(compiled.ROUTES)
 
@@ -169,6 +172,68 @@ def transposed_call(y: np.ndarray, weight: np.ndarray, options: dict[str, Any]) 
     """The transposed convolution with the same options, which may leave pixels unread."""
     x, pullback = F.conv_transpose.vjp(y, weight, **options)
     return [x, *pullback(np.cos(x))]
+
+
+PLANES = [  # n, c, size, o, padding
+    (2, 3, (7, 9), 5, 1),
+    (3, 17, (8, 12), 33, ((0, 0), (2, 1))),
+    (2, 40, (9, 9), 70, 1),
+    (1, 5, (3, 3), 4, 0),
+    (2, 6, (5, 4), 3, 3),
+    (40, 64, (8, 8), 64, 1),
+]
+
+
+@pytest.mark.parametrize("case", PLANES, ids=str)
+@pytest.mark.parametrize(("precision", "most"), [("exact", 8e-6), ("fast", 4e-5)])
+def test_winograd(case: Any, precision: str, most: float) -> None:
+    """Beside the direct sum in float64, in units of the result's standard deviation."""
+    n, c, size, o, padding = case
+    options = {"padding": padding}
+    x, weight, dy = conv_arrays((n, c, size, o, (3, 3), options), np.float32)
+    wide = conv_call(*(a.astype(np.float64) for a in (x, weight, dy)), options)
+    for order in (last, np.asarray):
+        with dc.precision(precision):
+            found = conv_call(order(x), weight, order(dy), {**options, "algorithm": "winograd"})
+        for a, b in zip(found, wide, strict=True):
+            assert np.abs(a - b).max() < most * b.std()
+
+
+def test_winograd_is_chosen_where_it_is_quicker() -> None:
+    def algorithm(*shapes: tuple[int, ...], **options: Any) -> str:
+        return dc.explain_conv(*shapes, **options).algorithm
+
+    many, weight = (8, 64, 32, 32), (64, 64, 3, 3)
+    assert algorithm(many, weight) == "winograd"
+    assert "F(2, 3)" in str(dc.explain_conv(many, weight))
+    with dc.precision("fast"):
+        assert "F(4, 3)" in str(dc.explain_conv(many, weight))
+    assert algorithm(many, weight, dtype="float64") == "gemm"
+    assert algorithm(many, weight, stride=2) == "gemm"
+    assert algorithm((8, 16, 32, 32), (16, 16, 3, 3)) == "gemm"  # few channels
+    assert algorithm((1, 512, 2, 2), (512, 512, 3, 3), padding=1) == "gemm"  # few windows
+    with _fast.numba(False):
+        assert algorithm(many, weight) == "gemm"
+
+
+def test_a_bias_is_where_the_sums_start() -> None:
+    for case in (IMAGES[0], IMAGES[3], IMAGES[10], IMAGES[12], IMAGES[13]):
+        x, weight, _ = conv_arrays(case)
+        (bias,) = arrays(3, (weight.shape[0],))
+        equal(lambda x=x, k=weight, b=bias, c=case: [F.conv(last(x), k, b, **c[-1])])
+    x, weight, _ = conv_arrays((3, 64, (9, 9), 70, (3, 3), {}), np.float32)
+    (bias,) = arrays(3, (70,), dtype=np.float32)
+    plain = F.conv(x, weight, algorithm="winograd") + bias[:, None, None]
+    np.testing.assert_allclose(
+        F.conv(x, weight, bias, algorithm="winograd"), plain, rtol=0, atol=1e-4
+    )
+
+
+def test_arrays_read_backwards() -> None:
+    x, weight, dy = conv_arrays(IMAGES[2])
+    back = tuple(slice(None, None, -1) for _ in range(4))
+    for a, b, c in ((x[back], weight, dy), (x, weight[back], dy), (x, weight, dy[back])):
+        equal(lambda a=a, b=b, c=c: conv_call(a, b, c, IMAGES[2][-1]))
 
 
 def test_a_window_that_meets_nan_gives_nan_and_no_other() -> None:

@@ -29,6 +29,7 @@ def small(kernel: int = 3, **steps: int) -> Windows:
 
 def decide(algorithm: str, w: Windows, **told: Any) -> Choice:
     told = {"dtype": "float32", "precision": "exact", "fft_below": 0.5, "quick": False, **told}
+    told.setdefault("winograd_from", None)
     return choose(algorithm, (2, 16, 16), w, 1, **told)
 
 
@@ -93,15 +94,19 @@ def test_long_kernels_go_through_fourier_transforms_where_that_was_measured() ->
             dtype="float32",
             precision="exact",
             fft_below=0.5,
+            winograd_from=None,
             quick=False,
         ).name
         == "gemm"
     )  # no images, no work
 
 
-def test_winograd_is_never_chosen_unasked() -> None:
-    for precision in ("exact", "fast"):
+def test_winograd_is_chosen_unasked_only_where_it_is_measured_to_be_quicker() -> None:
+    for precision, tile in (("exact", 2), ("fast", 4)):
         assert decide("auto", small(), precision=precision).name == "gemm"
+        choice = decide("auto", small(), precision=precision, winograd_from=1)
+        assert (choice.name, choice.tile) == ("winograd", tile)
+        assert decide("auto", small(), precision=precision, winograd_from=64).name == "gemm"
 
 
 @pytest.mark.parametrize("kind", ["conv", "conv_transpose"])
@@ -119,7 +124,7 @@ def test_auto_is_the_algorithm_it_names(kind: str) -> None:
 def test_gemm_is_the_direct_sum_by_whichever_route(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
 
-    def route(x: Any, weight: Any, w: Windows, groups: int) -> Any:
+    def route(x: Any, weight: Any, w: Windows, groups: int, bias: Any = None) -> Any:
         taken.append(w.kernel)
         return np.zeros((x.shape[0], *w.out, weight.shape[0]), dtype=x.dtype)
 

@@ -1,12 +1,12 @@
 """Loops compiled with Numba for NumPy arrays: the optional extra ``fast``.
 
-:mod:`.block` multiplies one small block in registers; :mod:`.windows` walks it over the
-windows of an image; :mod:`.sweep` plans the walk and :mod:`.conv` carries it out for the three
-maps of a convolution, shared between :mod:`.threads`, where there are windows enough;
-:mod:`.product` multiplies matrices. :mod:`.pool` goes over windows without
-products; :mod:`.passes` are single readings of memory, for :mod:`.norm` and
-:mod:`.elementwise`. Importing this room imports Numba, so
-it is entered when the first array asks for it.
+:mod:`.block` multiplies one small block in registers. :mod:`.windows` walks it over the windows
+of an image; :mod:`.sweep` plans the walk, :mod:`.bank` lays the kernel out for it and :mod:`.conv`
+carries it out, for the three maps of a convolution; :mod:`.winograd` goes by way of points,
+:mod:`.product` multiplies matrices. :mod:`.pool` goes over windows without products, and
+:mod:`.passes` are single readings of memory, for :mod:`.norm` and :mod:`.elementwise`. The work is
+shared between :mod:`.threads`. Importing this room imports Numba, so it is entered when the
+first array asks for it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from devconv._fast.compiled import conv, elementwise, norm, pool, product
+from devconv._fast.compiled import conv, elementwise, norm, pool, product, winograd
 
 ROUTES: dict[str, Callable[..., Any]] = {
     "correlate": conv.correlate,
     "input_cotangent": conv.input_cotangent,
     "kernel_cotangent": conv.kernel_cotangent,
+    "winograd_correlate": winograd.correlate,
+    "winograd_input_cotangent": winograd.input_cotangent,
+    "winograd_kernel_cotangent": winograd.kernel_cotangent,
     "multiply": product.multiply,
     "channel_norm": norm.channel_norm,
     "channel_sums": norm.channel_sums,

@@ -77,7 +77,9 @@ class Bank:
     def masks(self) -> Array:
         """For each number of a window, bits that say which columns it counts for."""
         group = self.sweeps[-1].group
-        counts = _tap_offsets(self.sweeps, self.weight.strides[2:]) >= 0  # (taps, pixels)
+        counts = (
+            _tap_offsets(self.sweeps, self.weight.strides[2:]) != windows.MISSING
+        )  # (taps, pixels)
         columns = np.repeat(counts, self.outputs // group, axis=1)
         bits = columns @ (1 << np.arange(self.outputs, dtype=np.int64))
         return np.repeat(bits, self.channels)
@@ -85,14 +87,14 @@ class Bank:
 
 @lru_cache(maxsize=1024)
 def _tap_offsets(sweeps: tuple[sweep.Sweep, ...], strides: Shape) -> Array:
-    """Bytes from the first weight to that of each tap and pixel of a window, or -1."""
+    """Bytes from the first weight to that of each tap and pixel of a window, or ``MISSING``."""
     offsets, missing = np.zeros((1, 1), np.int64), np.zeros((1, 1), np.bool_)
     for each, stride in zip(sweeps, strides, strict=True):
         taps = np.asarray(each.taps, np.int64)
         shape = (-1, taps.shape[1])
         offsets = (offsets[:, None, :] + taps * stride).reshape(shape)
         missing = (missing[:, None, :] | (taps < 0)).reshape(shape)
-    return np.where(missing, -1, offsets)
+    return np.where(missing, windows.MISSING, offsets)
 
 
 def unpacked(

@@ -7,13 +7,10 @@ back to the kernel is the other. Nothing here depends on how many threads share 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from devconv._array import Array
-from devconv._check import Shape
 from devconv._fast.compiled import block, product, sweep, windows
 from devconv._fast.compiled.bank import Bank, is_depthwise, unpacked
 from devconv._fast.compiled.memory import readable
@@ -28,15 +25,15 @@ PRODUCTS = 32
 """Products done in the time in which one number is moved."""
 
 
-def correlate(x: Array, weight: Array, w: Plan, groups: int) -> Array:
-    """``y (N, *out, O)`` for ``x (N, *size, C)``."""
+def correlate(x: Array, weight: Array, w: Plan, groups: int, bias: Array | None = None) -> Array:
+    """``y (N, *out, O)`` for ``x (N, *size, C)``, plus the bias."""
     weight = readable(weight, x.dtype)
     if product.suits(w, len(x), weight.shape[0], groups):
-        return product.correlate(x, weight, w)
+        return product.correlate(x, weight, w, bias)
     y = np.empty((x.shape[0], *w.out, weight.shape[0]), x.dtype)
     axes = list(zip(w.out, w.kernel, w.stride, w.dilation, w.padding, strict=True))
     sweeps = sweep.forward(axes, _groupable(weight.shape[0], groups), x.itemsize)
-    _walk(x, Bank(weight, groups, tuple(sweeps), swapped=False), y)
+    _walk(x, Bank(weight, groups, tuple(sweeps), swapped=False), y, bias)
     return y
 
 
@@ -61,14 +58,17 @@ def _groupable(outputs: int, groups: int) -> int:
     return outputs if groups == 1 else 2**30
 
 
-def _walk(x: Array, bank: Bank, y: Array) -> None:
+def _walk(x: Array, bank: Bank, y: Array, bias: Array | None = None) -> None:
     """Write the windows of ``x`` times the kernel into ``y``, both ``(N, *spatial, C)``."""
     x, y, sweeps = _flat(x, y, bank.sweeps)
     group = sweeps[-1].group
     out = (*y.shape[:-2], y.shape[-2] // group)
     job = sweep.planned(x.shape[:-1], x.shape[-1] * x.itemsize, sweeps, out)
-    zero, packed, bias = x.dtype.type(0), bank.packed(), np.zeros(group * y.shape[-1], y.dtype)
-    masks = bank.masks() if bank.kind == block.MASKED else bias
+    zero, packed = x.dtype.type(0), bank.packed()
+    start = np.zeros(group * y.shape[-1], y.dtype)
+    if bias is not None:
+        start.reshape(group, -1)[...] = bias
+    masks = bank.masks() if bank.kind == block.MASKED else start
     x_strides, y_strides = sweep.strides(x), sweep.strides(y)
     y_strides[windows.ROW] *= group
 
@@ -76,7 +76,7 @@ def _walk(x: Array, bank: Bank, y: Array) -> None:
         windows.correlate(
             zero, lo, hi, bank.kind, job.boxes, job.geometry, job.along, x.shape[-1], bank.groups,
             bank.channels, bank.outputs, x.ctypes.data, x_strides, packed.ctypes.data,
-            masks.ctypes.data, bias.ctypes.data, y.ctypes.data, y_strides, _slab(job, x),
+            masks.ctypes.data, start.ctypes.data, y.ctypes.data, y_strides, _slab(job, x),
             x.itemsize,
         )  # fmt: skip
 

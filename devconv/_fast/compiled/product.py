@@ -55,15 +55,16 @@ def suits(w: Plan, images: int, outputs: int, groups: int) -> bool:
     return groups == 1 and images * math.prod(w.out) < outputs
 
 
-def correlate(x: Array, weight: Array, w: Plan) -> Array:
-    """``y (N, *out, O)`` for ``x (N, *size, C)``."""
+def correlate(x: Array, weight: Array, w: Plan, bias: Array | None = None) -> Array:
+    """``y (N, *out, O)`` for ``x (N, *size, C)``, plus the bias."""
     rank = len(w.out)
     windows = _windows(x, w).transpose(
         2 * rank + 1, *range(rank + 1, 2 * rank + 1), *range(rank + 1)
     )
     filters = len(weight)
     y = multiply(weight.reshape(filters, -1), windows.reshape(weight[0].size, -1))
-    return filled(y.T, x.dtype).reshape(len(x), *w.out, filters)
+    y = filled(y.T, x.dtype).reshape(len(x), *w.out, filters)
+    return y if bias is None else y + bias
 
 
 def input_cotangent(dy: Array, weight: Array, w: Plan) -> Array:

@@ -209,9 +209,7 @@ def with_boxes(job: Job, boxes: Array, pixel: int) -> Job:
     return replace(job, boxes=boxes, slab=slab)
 
 
-def _boxes(
-    out: Sequence[int], geometry: Array, pixel: int, along: int, budget: int
-) -> list[Any]:
+def _boxes(out: Sequence[int], geometry: Array, pixel: int, along: int, budget: int) -> list[Any]:
     """Some images, or a band of one, whose slab has about ``budget`` bytes."""
     image = _slab_bytes([(0, 1), *((0, n) for n in out[1:])], geometry, pixel)
     pieces = [1] * AXES

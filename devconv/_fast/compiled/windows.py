@@ -33,6 +33,9 @@ STRIP = 8
 """Output channels that are copied side by side: no more than a cache has ways, for they lie a
 kernel apart, which is often a power of two."""
 
+MISSING = -(2**63)
+"""In place of an offset where there is no tap: no array is as large."""
+
 compiled = njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)
 
 
@@ -253,7 +256,7 @@ def pack(zero, lo, hi, weight, group, out, inner, taps, channels, outputs, packe
         out: bytes from one output channel to the next.
         inner: bytes from one channel of the sum to the next.
         taps: byte offsets of the taps, ``(taps, pixels)``: for each pixel that a window
-            gives, or -1 where it does not count for that pixel.
+            gives, or ``MISSING`` where it does not count for that pixel.
         channels: channels of the sum, in one group.
         outputs: numbers that a window gives in one group, ``(pixels, output channels)``.
         packed: address of the result.
@@ -279,7 +282,7 @@ def pack(zero, lo, hi, weight, group, out, inner, taps, channels, outputs, packe
                     for j in range(low, min(low + STRIP, columns)):
                         tap = taps[t, pixels[o + j]]
                         place = source + columns_out[o + j] + tap
-                        poke(target + j * itemsize, zero if tap < 0 else peek(zero, place))
+                        poke(target + j * itemsize, zero if tap == MISSING else peek(zero, place))
 
 
 @compiled

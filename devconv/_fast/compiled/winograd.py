@@ -23,10 +23,11 @@ from devconv._fast.plan import Plan
 from devconv._fast.scratch import scratch
 from devconv._winograd import TAPS, Matrix, matrices
 
-import os
-TILES = int(os.environ.get("T_MAX","96")), int(os.environ.get("T_MIN","28"))
-"""Tiles of a box, about: enough that the kernel's points are not read too often."""
-POINTS = int(os.environ.get("T_B","2")) * 2**20
+TILES = 28, 256
+"""The fewest and the most tiles of a box, about: its points are read for each kernel's panel,
+the kernel's points for each box."""
+POINTS = 2 * 2**20
+"""Bytes, about, that a box of images and results takes up at the points."""
 BATCH, HEIGHT, WIDTH = 0, 4, 6
 """Where the edges of a box on these axes begin."""
 
@@ -61,7 +62,7 @@ def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, tile: int) -> 
     """``dweight`` for ``x (N, *size, C)`` and ``dy (N, *out, O)``: ``Gᵀ [(Bᵀ d) ⊙ (A dy)] G``."""
     dy, outputs, channels, kind = readable(dy, x.dtype), len(weight), x.shape[-1], x.dtype
     before = tuple(pair[0] for pair in w.padding)
-    job = _job(x, w.out, before, tile, tile + TAPS - 1, both=channels + outputs)
+    job = _job(x, w.out, before, tile, tile + TAPS - 1, channels + outputs)
     back = _job(dy, w.out, (0, 0), tile, tile, like=job)
     points, tiles = (tile + TAPS - 1) ** 2, _tiles(job)
     share_bytes = points * channels * outputs * x.itemsize
@@ -94,12 +95,10 @@ def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, tile: int) -> 
     return unpacked(packed, 1, 1, TAPS**2, channels, outputs, np.empty(weight.shape, kind))
 
 
-def _walk(
-    x: Array, bank: Bank, out: Shape, before: Shape, tile: int, bias: Array | None
-) -> Array:
+def _walk(x: Array, bank: Bank, out: Shape, before: Shape, tile: int, bias: Array | None) -> Array:
     """The windows of ``x`` times the kernel."""
     channels, outputs, kind = bank.channels, bank.outputs, x.dtype
-    job = _job(x, out, before, tile, tile + TAPS - 1, both=channels + outputs)
+    job = _job(x, out, before, tile, tile + TAPS - 1, channels + outputs)
     y = np.empty((len(x), *out, outputs), kind)
     kernels = _points(bank, tile)
     start = np.zeros(outputs, kind) if bias is None else filled(bias, kind)
@@ -144,15 +143,25 @@ def _read(taps: range) -> tuple[sweep.Sweep, ...]:
 
 
 def _job(
-    x: Array, out: Shape, before: Shape, tile: int, reach: int, like: sweep.Job | None = None, both: int = 0
+    x: Array,
+    out: Shape,
+    before: Shape,
+    tile: int,
+    reach: int,
+    channels: int = 0,
+    like: sweep.Job | None = None,
 ) -> sweep.Job:
-    """Tiles of ``x`` as windows ``reach`` wide, ``tile`` apart; in the boxes of another job."""
+    """Tiles of ``x`` as windows ``reach`` wide, ``tile`` apart.
+
+    In boxes that suit so many ``channels`` of images and results together, or in those of
+    another job.
+    """
     taps = tuple((k,) for k in range(reach))
     sweeps = tuple(sweep.Sweep((0, 1), taps, tile, 1, -edge) for edge in before)
     tiles = (len(x), *(-(-n // tile) for n in out))
     pixel = x.shape[-1] * x.itemsize
-    count = POINTS // ((tile + 2) ** 2 * max(1, both) * x.itemsize)
-    budget = min(TILES[0], max(TILES[1], count)) * tile * tile * pixel
+    count = POINTS // ((tile + TAPS - 1) ** 2 * max(1, channels) * x.itemsize)
+    budget = min(max(count, TILES[0]), TILES[1]) * tile * tile * pixel
     job = sweep.planned(x.shape[:-1], pixel, sweeps, tiles, budget, False)
     return job if like is None else sweep.with_boxes(job, like.boxes, pixel)
 

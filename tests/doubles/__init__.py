@@ -1,0 +1,1 @@
+"""Libraries that are not there, played by others that are."""

@@ -1,0 +1,307 @@
+"""Device discipline without a GPU: everything on the second of two strict devices.
+
+``tests/doubles/cupy.py`` plays CuPy. The input is on ``cuda:1`` while ``cuda:0`` is current: whatever
+is made without entering the device of ``x`` lands on the wrong one and is refused, and the
+host may look at no value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import devconv as dc
+from devconv import _array
+from tests.cases import collect
+from tests.cases.case import Case
+from tests.doubles import cupy as double
+from tests.doubles.cupy import HostRead, watch
+from tests.layers.test_catalogue import ENTRIES, Entry
+from tests.toys import cnn, images, labels
+
+PLACE = "cuda:1"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _install() -> Iterator[None]:
+    with double.installed():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _start_anew() -> Iterator[None]:
+    watch.reset()
+    yield
+    assert double.Device().id == 0, "a device was entered and not left"
+
+
+def there(x: Any, dtype: str | None = None) -> Any:
+    """An array of the host on the second device, without devconv's help."""
+    if not isinstance(x, np.ndarray | np.generic):
+        return x
+    with double.Device(1):
+        return double.asarray(x if dtype is None or x.dtype.kind != "f" else x.astype(dtype))
+
+
+def back(x: Any) -> Any:
+    """The values of an array that must be on the second device."""
+    if x is None:
+        return None
+    assert isinstance(x, double.ndarray)
+    assert x.device.id == 1
+    return x._values  # no read that counts
+
+
+def assert_equal(found: Any, wanted: Any, tolerance: float = 1e-12) -> None:
+    found = back(found)
+    assert (found is None) == (wanted is None)
+    if wanted is not None:
+        assert found.shape == wanted.shape
+        assert found.dtype == wanted.dtype
+        size = float(np.max(np.abs(wanted), initial=0.0)) or 1.0
+        np.testing.assert_allclose(found, wanted, rtol=0.0, atol=tolerance * size)
+
+
+# --- operations ---
+
+
+@pytest.mark.parametrize("case", collect(), ids=str)
+def test_operation(case: Case) -> None:
+    args = case.draw()
+    y, pullback = case.op.vjp(*args, **case.options)
+    lead = y[0] if isinstance(y, tuple) else y
+    dy = np.random.default_rng(1).standard_normal(lead.shape)
+    grads = pullback(dy)
+
+    options = {name: there(value) for name, value in case.options.items()}
+    z, pullback = case.op.vjp(*map(there, args), **options)
+    cotangents = pullback(there(dy))
+    for found, wanted in zip(
+        z if isinstance(z, tuple) else [z], y if isinstance(y, tuple) else [y], strict=True
+    ):
+        assert_equal(found, np.asarray(wanted))
+    for found, wanted in zip(cotangents, grads, strict=True):
+        assert_equal(found, wanted)
+    assert watch.reads == []
+    assert watch.launches["batched matmul"] == 0
+
+
+# --- layers ---
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+def test_layer(entry: Entry) -> None:
+    x = np.random.default_rng(0).standard_normal((3, *entry.shape))
+    here = entry.mine().build(entry.shape, seed=1).to(dtype="float64")
+    away = entry.mine().build(entry.shape, seed=1).to(PLACE, dtype="float64")
+    for training in (True, False):
+        y, pullback = here.vjp(x, training=training)
+        dy = np.random.default_rng(1).standard_normal(y.shape)
+        dx, grads = pullback(dy)
+        z, pullback = away.vjp(there(x), training=training)
+        dz, away_grads = pullback(there(dy))
+        assert_equal(z, y)
+        assert_equal(dz, dx)
+        assert away_grads.keys() == grads.keys()
+        for name, grad in grads.items():
+            assert_equal(away_grads[name], grad)
+    assert_equal(away(there(x)), here(x))
+    assert watch.reads == []
+    assert watch.launches["batched matmul"] == 0
+    for name, array in here.state_dict().items():
+        assert_equal(away.state_dict()[name], array)
+
+
+def test_layers_in_layers() -> None:
+    def blocks() -> dc.Layer:
+        return dc.Sequential(
+            dc.Residual(
+                dc.Conv2d(2, 4, 3, padding=1), dc.Conv2d(2, 4, 1), activation=dc.LeakyReLU()
+            ),
+            dc.Concatenate(dc.Conv2d(4, 2, 1), dc.Identity()),
+            dc.Parallel(dc.GELU(), dc.Dropout(0.5)),
+            dc.GlobalAvgPool(),
+        ).build(seed=0).to(dtype="float64")  # fmt: skip
+
+    x = images()
+    y, pullback = blocks().vjp(x)
+    dx, grads = pullback(np.ones_like(y))
+    away = blocks().to(PLACE)
+    z, pullback = away.vjp(there(x))
+    dz, away_grads = pullback(there(np.ones_like(y)))
+    assert_equal(z, y)
+    assert_equal(dz, dx)
+    for name, grad in grads.items():
+        assert_equal(away_grads[name], grad)
+    pure = dc.pure(away)
+    (again, _), _ = pure.vjp(away.parameters, away.buffers, there(x), training=False)
+    assert_equal(again, back(pure(away.parameters, away.buffers, there(x))))
+    assert watch.reads == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_smaller_dtypes(dtype: str) -> None:
+    tolerance = {"float16": 3e-2, "float32": 1e-5}[dtype]
+    here, away = cnn().build(seed=0).to(dtype=dtype), cnn().build(seed=0).to(PLACE, dtype=dtype)
+    x, target = images(dtype=dtype), labels()
+    wanted, grads = dc.value_and_grad(here, dc.functional.cross_entropy)(x, target)
+    found, away_grads = dc.value_and_grad(away, dc.functional.cross_entropy)(
+        there(x), there(target)
+    )
+    assert_equal(found, wanted, tolerance)
+    for name, grad in grads.items():
+        assert_equal(away_grads[name], grad, tolerance)
+    assert "batched matmul" not in watch.launches
+
+
+# --- optimizers, training ---
+
+OPTIMIZERS = {
+    "SGD": lambda m: dc.optim.SGD(m, 0.1),
+    "SGD, momentum": lambda m: dc.optim.SGD(m, 0.1, momentum=0.9, weight_decay=0.01),
+    "SGD, Nesterov": lambda m: dc.optim.SGD(m, 0.1, momentum=0.9, nesterov=True),
+    "Adam": lambda m: dc.optim.Adam(m, 0.1, weight_decay=0.01),
+    "AdamW": lambda m: dc.optim.AdamW(m, 0.1),
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_optimizer(make: Any) -> None:
+    here, away = cnn().build(seed=0), cnn().build(seed=0).to(PLACE)
+    ours, theirs = make(here), make(away)
+    for step in range(3):
+        rng = np.random.default_rng(step)
+        grads = {
+            name: rng.standard_normal(x.shape).astype("float32")
+            for name, x in here.parameters.items()
+        }
+        ours.step(grads)
+        theirs.step({name: there(grad) for name, grad in grads.items()})
+    assert watch.reads == []
+    for name, x in here.parameters.items():
+        assert_equal(away.parameters[name], x, 1e-6)
+    for name, x in ours.state_dict().items():
+        assert_equal(theirs.state_dict()[name], x, 1e-6)
+
+
+def trained(place: str, batches: Any) -> dc.Trainer:
+    model = dc.Sequential(cnn(), dc.Dropout(0.1)).build(seed=0).to(place)
+    trainer = dc.Trainer(model, dc.functional.cross_entropy, dc.optim.Adam(model, 1e-2))
+    with watch.allowed():
+        trainer.fit(batches, epochs=1, progress=False)
+    return trainer
+
+
+def test_an_epoch() -> None:
+    x, target = images(12, dtype="float32"), labels(12)
+    batches = dc.data.Batches(x, target, batch_size=4, seed=0)
+    here = trained("cpu", batches)
+    watch.reset()
+    away = trained(PLACE, batches)
+    assert watch.reads == ["get"], "an epoch reads its numbers once, at its end"
+    for name, value in here.model.state_dict().items():
+        assert_equal(away.model.state_dict()[name], value, 1e-4)
+    for name in ("loss", "accuracy"):
+        assert away.history[-1][name] == pytest.approx(here.history[-1][name], rel=1e-4)
+    with watch.allowed():
+        validated = away.evaluate(batches)
+    assert validated["loss"] == pytest.approx(here.evaluate(batches)["loss"], rel=1e-4)
+
+
+def test_a_step_waits_for_nothing() -> None:
+    model = cnn().build(seed=0).to(PLACE)
+    trainer = dc.Trainer(model, dc.functional.cross_entropy, dc.optim.SGD(model, 0.1))
+    for _ in range(2):
+        loss, prediction, _ = trainer.step((images(dtype="float32"), labels()))
+    assert watch.reads == []
+    assert back(loss).shape == ()
+    assert back(prediction).shape == (4, 3)
+
+
+def test_moves_and_random_numbers() -> None:
+    x = there(np.arange(6.0).reshape(2, 3).T)
+    assert dc.to_device(x, PLACE) is x
+    assert dc.to_device(x, "cuda:0").device.id == 0
+    assert dc.to_device(x, PLACE, dtype="float32").device.id == 1
+    assert dc.to_device(dc.to_device(x, "cuda:0"), x).device.id == 1
+    assert watch.reads == []
+    with watch.allowed():
+        np.testing.assert_array_equal(dc.to_numpy(x), np.arange(6.0).reshape(2, 3).T)
+    key = dc.random.key(7, like=x)
+    for draw in (
+        lambda k: dc.random.uniform(k, (3, 5)),
+        lambda k: dc.random.normal(k, 4, "float64"),
+        lambda k: dc.random.bernoulli(k, 0.5, 9),
+        lambda k: dc.random.permutation(k, 6),
+        lambda k: dc.random.fold_in(dc.random.split(k)[1], "path"),
+    ):
+        assert_equal(draw(key), draw(dc.random.key(7)))
+
+
+# --- the double itself ---
+
+
+def test_the_double_is_as_strict_as_cupy() -> None:
+    x, xp = there(np.arange(6.0).reshape(2, 3)), double.namespace
+    with pytest.raises(TypeError, match=r"Implicit conversion to a NumPy array is not allowed"):
+        np.asarray(x)
+    with x.device:
+        for mix in (lambda: x + np.ones(3), lambda: np.ones(3) * x, lambda: xp.add(x, np.ones(3))):
+            with pytest.raises(TypeError, match=r"Unsupported type <class 'numpy.ndarray'>"):
+                mix()
+        with pytest.raises(TypeError, match="Unsupported type"):
+            x[0, :] = np.ones(3)
+        total = xp.sum(x)
+        assert isinstance(total, double.ndarray)
+        assert (total.shape, total.device.id) == ((), 1)
+        assert isinstance(np.float64(2.0) * x, double.ndarray)
+    with pytest.raises(ValueError, match="array device = 1 while current = 0"):
+        x + 1.0
+    with pytest.raises(ValueError, match="array device = 1 while current = 0"):
+        xp.sum(x)
+    with pytest.raises(ValueError, match="array device = 1 while current = 0"):
+        xp.zeros((2, 3), device=x.device) + x
+    assert xp.zeros(2, device=x.device).device.id == 0  # device= is ignored
+    assert (x[0, :].device.id, x.T.device.id, len(x)) == (1, 1, 2)  # views, from anywhere
+    assert _array.library(_array.array_namespace(x)) == "cupy"
+    assert dc.device_of(x).spec == PLACE
+
+
+@pytest.mark.parametrize(
+    "look", [bool, int, float, lambda x: range(9)[x], lambda x: x.item(), lambda x: x.get()]
+)
+def test_the_double_counts_reads(look: Any) -> None:
+    x = there(np.asarray(1))
+    with pytest.raises(HostRead, match="waits for the device"):
+        look(x)
+    with watch.allowed():
+        look(x)
+    assert len(watch.reads) == 2
+
+
+def test_the_double_counts_launches() -> None:
+    x, xp = there(np.ones((2, 3, 3))), double.namespace
+    watch.reset()
+    with x.device:
+        y = xp.reshape(xp.permute_dims(x, (0, 2, 1))[0, ...], (9,))  # the order changed: a copy
+        y += 1.0
+        y[0:2] = 0.0
+        xp.matmul(x, x)
+        x[0] @ x[1]
+        xp.fft.rfftn(x)
+    counts = {"reshape": 1, "add": 1, "setitem": 1, "batched matmul": 1, "matmul": 1, "rfftn": 1}
+    assert watch.launches == counts
+
+
+def test_the_double_finds_what_forgets_the_device() -> None:
+    @dc.functional.differentiable
+    def forgetful(x: Any, /) -> Any:
+        return x + x, lambda dy: (2.0 * dy,)
+
+    x = there(np.ones(3))
+    forgetful(x)  # the decorator enters the device
+    with pytest.raises(ValueError, match="while current = 0"):
+        forgetful.__wrapped__(x)
