@@ -26,7 +26,7 @@ from devconv.functional.windows import Windows, channels_first, channels_last, c
 Padding = int | str | Sequence[int | tuple[int, int]]
 
 
-@differentiable
+@differentiable(skips=True)
 def conv(
     x: Array,
     weight: Array,
@@ -92,9 +92,9 @@ def conv(
     way = faces(algorithm, pixels, weight, w, groups)
     y = way.correlate(pixels, weight, w, groups, bias)
 
-    def pullback(dy: Array) -> tuple[Array | None, ...]:
+    def pullback(dy: Array, skip: tuple[int, ...] = ()) -> tuple[Array | None, ...]:
         dy = channels_last(dy)
-        dx = channels_first(way.input_cotangent(dy, weight, w, groups))
+        dx = None if 0 in skip else channels_first(way.input_cotangent(dy, weight, w, groups))
         dweight = way.kernel_cotangent(pixels, dy, weight, w, groups)
         return dx, dweight, None if bias is None else channel_sums(dy)
 

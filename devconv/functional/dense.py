@@ -10,7 +10,7 @@ from devconv._check import InvalidValue
 from devconv.functional.operation import Pullback, differentiable
 
 
-@differentiable
+@differentiable(skips=True)
 def dense(x: Array, weight: Array, bias: Array | None = None, /) -> tuple[Array, Pullback]:
     """Multiply the last dimension by a matrix and add a bias.
 
@@ -45,13 +45,15 @@ def dense(x: Array, weight: Array, bias: Array | None = None, /) -> tuple[Array,
     if bias is not None:
         y = y + _array.widen(bias)
 
-    def pullback(dy: Array) -> tuple[Array | None, ...]:
+    def pullback(dy: Array, skip: tuple[int, ...] = ()) -> tuple[Array | None, ...]:
         dy = _array.widen(xp.reshape(dy, (rows.shape[0], out_features)))
         multiply = _fast.multiplication(dy, matrix)
-        dx = multiply(dy, matrix)  # (rows, out) (out, in)
+        dx = None
+        if 0 not in skip:
+            dx = xp.reshape(multiply(dy, matrix), x.shape)  # (rows, out) (out, in)
         dweight = multiply(dy.T, rows)  # (out, rows) (rows, in)
         dbias = None if bias is None else xp.sum(dy, axis=0)
-        return xp.reshape(dx, x.shape), dweight, dbias
+        return dx, dweight, dbias
 
     return _array.cast(xp.reshape(y, (*x.shape[:-1], out_features)), x.dtype), pullback
 

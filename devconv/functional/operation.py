@@ -40,6 +40,7 @@ class Operation(Generic[P]):
         integers: Sequence[str] = (),
         constants: Sequence[str] = (),
         statistics: Sequence[str] = (),
+        skips: bool = False,
     ) -> None:
         functools.update_wrapper(self, function)
         signature = inspect.signature(function)
@@ -53,6 +54,8 @@ class Operation(Generic[P]):
         self._integers = frozenset(integers)
         self._constants = tuple(constants)
         self._statistics = frozenset(statistics)
+        self.skips = skips
+        """Whether the way back leaves out work for cotangents that nobody asks for."""
         self.origin: Operation[Any] = self
         """The operation itself, nothing filled in."""
         self.options: Mapping[str, Any] = {}
@@ -106,6 +109,8 @@ class Operation(Generic[P]):
         ``pullback(dy)`` returns a tuple with one cotangent for each positional argument that
         was handed in, each with its argument's shape and dtype; ``None`` for an argument that
         was ``None`` or has no derivative. It changes nothing and may be called again.
+        Of positions in ``skip``, ``pullback(dy, skip)`` may return ``None`` instead: where
+        :attr:`skips`, they cost nothing.
         """
         with located(self.__name__):
             every, chosen = self._completed(args, options)
@@ -136,11 +141,11 @@ class Operation(Generic[P]):
         shape, dtype, where = y.shape, y.dtype, _array.array_namespace(y)
         kind, place = f"{self.__name__} pullback", _array.device(y)
 
-        def checked(dy: Array) -> tuple[Array | None, ...]:
+        def checked(dy: Array, skip: tuple[int, ...] = ()) -> tuple[Array | None, ...]:
             with located(kind):
                 _check_cotangent(dy, shape, dtype, where, place)
                 with _array.on_device(dy):
-                    found = pullback(dy)
+                    found = pullback(dy, skip) if skip and self.skips else pullback(dy)
                     _check_cotangents(found, args)
                     return tuple(
                         None if d is None or x is None else _array.as_array(_array.cast(d, x.dtype))
@@ -290,6 +295,7 @@ def differentiable(
     integers: Sequence[str] = (),
     constants: Sequence[str] = (),
     statistics: Sequence[str] = (),
+    skips: bool = False,
 ) -> Callable[[Callable[P, tuple[Any, Pullback]]], Operation[P]]: ...
 
 
@@ -300,6 +306,7 @@ def differentiable(
     integers: Sequence[str] = (),
     constants: Sequence[str] = (),
     statistics: Sequence[str] = (),
+    skips: bool = False,
 ) -> Any:
     """Make an :class:`Operation` of a function that returns ``(y, pullback)``.
 
@@ -314,6 +321,8 @@ def differentiable(
         constants: options that are arrays (``class_weight``): checked like arguments, but
             without a derivative.
         statistics: arguments that may be float32 beside a half-precision ``x``.
+        skips: whether the pullback is ``pullback(dy, skip=())`` and leaves out the cotangents
+            whose positions are in ``skip``.
 
     >>> import numpy as np
     >>> @differentiable
@@ -324,5 +333,7 @@ def differentiable(
     (array([9.]), (array([6.]),))
     """
     if function is None:
-        return lambda f: Operation(f, integers=integers, constants=constants, statistics=statistics)
+        return lambda f: Operation(
+            f, integers=integers, constants=constants, statistics=statistics, skips=skips
+        )
     return Operation(function)

@@ -53,11 +53,14 @@ def chain(scope: Scope, layers: Layers, x: Array) -> Array:
 
 
 def chain_vjp(scope: Scope, layers: Layers, x: Array) -> tuple[Array, Pullback]:
-    """Layers in a row, and back through them in reverse."""
-    backs = []
+    """Layers in a row, and back through them in reverse, as far as anybody asks."""
+    backs: list[Pullback] = []
+    wants_dx = scope.wants_dx
     for name, layer in layers.items():
-        x, back = scope.vjp(name, layer, x)
-        backs.append(back)
+        x, back = scope.vjp(name, layer, x, wants_dx=wants_dx)
+        wants_dx = wants_dx or scope.learns(layer)
+        if wants_dx:
+            backs.append(back)
 
     def pullback(dy: Array) -> tuple[Array, Grads]:
         shares = []

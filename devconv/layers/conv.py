@@ -165,6 +165,11 @@ class _Conv(FilterBank):
             "algorithm": self.algorithm,
         }
 
+    @property
+    def skips(self) -> bool:
+        """Not where the way back leads through the padding."""
+        return self.padding_mode == "zeros"
+
     def evaluate(self, scope: Scope, x: Array, *arrays: Array) -> tuple[Array, OperationPullback]:
         """The convolution of ``x``, padded first where padding is more than zeros."""
         if self.padding_mode == "zeros":

@@ -295,8 +295,12 @@ class Layer:
         key: Array | None,
         finish: Callable[[Array, Pullback], T],
         mixed: Mixed | None = None,
+        wants_dx: bool = True,
     ) -> T:
-        """Run the layer, then ``finish(y, pullback)``; if that succeeds, keep new buffers."""
+        """Run the layer, then ``finish(y, pullback)``; if that succeeds, keep new buffers.
+
+        Unless it ``wants_dx``, the pullback returns ``None`` in its place.
+        """
         with located(type(self).__name__):
             training = _check.flag("training", training)
         if _array.is_array(x) and _array.is_traced(x):
@@ -308,7 +312,10 @@ class Layer:
 
         def run() -> T:
             scope = self._scope(training=training, key=self._next_key if key is None else key)
-            y, pullback = scope.vjp("", self, x) if mixed is None else mixed.vjp(scope, x)
+            if mixed is None:
+                y, pullback = scope.vjp("", self, x, wants_dx=wants_dx)
+            else:
+                y, pullback = mixed.vjp(scope, x)
             result = finish(y, placed_back(pullback))
             self._keep(scope.renewed)
             self._draws += key is None and scope.has_drawn

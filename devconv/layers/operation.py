@@ -61,14 +61,20 @@ class OperationLayer(Layer):
         """The operation on ``x`` and the layer's arrays, and its own pullback."""
         return self.operation.vjp(x, *arrays, **self.options())
 
+    @property
+    def skips(self) -> bool:
+        """Whether the way back leaves out ``dx`` where nobody asks for it."""
+        return self.operation.skips
+
     def apply_vjp(self, scope: Scope, x: Array) -> tuple[Array, Pullback]:
         """The operation on ``x`` and the layer's arrays; the way back names each share."""
         present = [name for name in self.arrays if name in scope]
         y, pullback = self.evaluate(scope, x, *(scope[name] for name in present))
         names = [scope.name(name) for name in present]
+        skip = () if scope.wants_dx or not self.skips else (0,)
 
         def back(dy: Array) -> tuple[Array, Grads]:
-            dx, *shares = pullback(dy)
+            dx, *shares = pullback(dy, skip) if skip else pullback(dy)
             return dx, dict(zip(names, shares, strict=True))
 
         if self._activation is None:

@@ -238,7 +238,7 @@ def loss_and_grad(
         value, dy = _loss_and_cotangent(loss, y, targets, options, scale)
         return value, y, pullback(dy)[1]
 
-    return model._learn(x, training, key, finish, mixed)
+    return model._learn(x, training, key, finish, mixed, wants_dx=False)
 
 
 def _loss_and_cotangent(

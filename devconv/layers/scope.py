@@ -52,6 +52,8 @@ class Scope:
 
     ``scope["weight"]`` is an array of the layer, ``scope.name("weight")`` its dotted name.
     ``scope.apply(name, child, x)`` and ``scope.vjp(name, child, x)`` run a layer inside.
+    Where not ``scope.wants_dx``, nobody asks for the cotangent of the layer's input, and its
+    pullback may return ``None`` for it.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Scope:
         *,
         training: bool,
         key: Key = None,
+        wants_dx: bool = True,
     ) -> None:
         self.training = training
+        self.wants_dx = wants_dx
         self.renewed: dict[str, Array] = {}
         self._arrays = arrays
         self._paths = {id(each): path for path, each in layer._firsts()}
@@ -91,6 +95,11 @@ class Scope:
         scope.__dict__.update(self.__dict__, _arrays=arrays)
         return scope
 
+    def learns(self, layer: Layer) -> bool:
+        """Whether a layer, or one inside it, has parameters."""
+        declared = (each._declared or {} for _, each in layer._walk())
+        return any(array.learns for arrays in declared for array in arrays.values())
+
     def _inside(self, layer: Layer) -> Scope:
         scope = object.__new__(type(self))
         scope.__dict__.update(self.__dict__)
@@ -118,10 +127,14 @@ class Scope:
         with located(type(child).__name__, name):
             return child.apply(self._inside(child), x)
 
-    def vjp(self, name: str, child: Layer, x: Array) -> tuple[Array, Pullback]:
+    def vjp(
+        self, name: str, child: Layer, x: Array, *, wants_dx: bool = True
+    ) -> tuple[Array, Pullback]:
         """Run a layer inside, with the way back."""
+        inside = self._inside(child)
+        inside.wants_dx = wants_dx
         with located(type(child).__name__, name):
-            return child.apply_vjp(self._inside(child), x)
+            return child.apply_vjp(inside, x)
 
 
 def summed(*grads: Grads) -> Grads:

@@ -116,7 +116,9 @@ def test_the_scale_reaches_the_gradients_and_not_the_loss(backend: Backend, dtyp
     """A power of 2 moves no digit; gradients that would be 0 in float16 are there."""
     model = dc.Dense(3, 2, bias=False).build().to(place(backend))
     evaluate = dc.value_and_grad(dc.pure(model, precision=dtype), F.mse_loss)
-    x, target = (backend.asarray(np.full(s, value), "float32") for s, value in (((2, 3), 0.5), ((2, 2), 0.0)))
+    x, target = (
+        backend.asarray(np.full(s, value), "float32") for s, value in (((2, 3), 0.5), ((2, 2), 0.0))
+    )
     arrays = (model.parameters, model.buffers, x, target)
     (loss, _), plain = evaluate(*arrays)
     scale = backend.asarray(np.asarray(2.0**16), "float32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -285,3 +286,60 @@ def test_pytorchs_own_graph_does_not_enter_the_layer() -> None:
     optimizer.step(grads)
     kept = [*model.state_dict().values(), *optimizer.state_dict().values()]
     assert not any(each.requires_grad for each in kept)
+
+
+# --- what nobody asks for ---
+
+
+def test_the_cotangent_of_the_batch_is_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first layers' own gradients need none; those of every later layer do."""
+    asked = []
+    direct = importlib.import_module("devconv.functional.direct")
+    original = direct.input_cotangent
+
+    def counted(dy: Any, weight: Any, *rest: Any) -> Any:
+        asked.append(tuple(weight.shape))
+        return original(dy, weight, *rest)
+
+    monkeypatch.setattr(direct, "input_cotangent", counted)
+    model = dc.Sequential(
+        dc.ZeroPad2d(1),
+        dc.Sequential(dc.Conv2d(1, 2, 3, activation="relu"), dc.Conv2d(2, 3, 3)),
+        dc.Flatten(),
+        dc.Dense(None, 2),
+    ).build((1, 5, 5), seed=0)
+    x = np.random.default_rng(0).standard_normal((4, 1, 5, 5)).astype("float32")
+    target = np.asarray([0, 1, 1, 0])
+    loss, grads = dc.value_and_grad(model, F.cross_entropy)(x, target)
+    assert asked == [(3, 2, 3, 3)]
+    y, pullback = model.vjp(x)
+    value, loss_back = F.cross_entropy.vjp(y, target)
+    dx, every = pullback(loss_back(np.ones_like(value))[0])
+    assert len(asked) == 3
+    assert dx.shape == x.shape
+    assert loss == value
+    assert grads.keys() == every.keys()
+    for name, grad in every.items():
+        np.testing.assert_array_equal(grads[name], grad)
+
+
+def test_a_batch_behind_layers_without_parameters_is_not_gone_back_to() -> None:
+    model = dc.Sequential(dc.Flatten(), dc.Dense(4, 2), dc.ReLU()).build(seed=0)
+    x, target = np.ones((3, 2, 2), dtype="float32"), np.ones((3, 2), dtype="float32")
+    grads = dc.value_and_grad(model, F.mse_loss)(x, target)[1]
+    y, pullback = model.vjp(x)
+    every = pullback(F.mse_loss.vjp(y, target)[1](np.ones((), dtype="float32"))[0])[1]
+    for name, grad in every.items():
+        np.testing.assert_array_equal(grads[name], grad)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+def test_a_padded_first_layer_has_the_same_gradients(mode: str) -> None:
+    model = dc.Conv2d(1, 2, 3, padding=1, padding_mode=mode).build(seed=0)
+    x = np.random.default_rng(0).standard_normal((2, 1, 5, 5)).astype("float32")
+    target = np.zeros((2, 2, 5, 5), dtype="float32")
+    grads = dc.value_and_grad(model, F.mse_loss)(x, target)[1]
+    y, pullback = model.vjp(x)
+    every = pullback(F.mse_loss.vjp(y, target)[1](np.ones((), dtype="float32"))[0])[1]
+    for name, grad in every.items():
+        np.testing.assert_array_equal(grads[name], grad)

@@ -105,6 +105,44 @@ def test_the_count_of_steps_may_be_an_array(backend: Backend, make: Any) -> None
         assert_close(found, wanted, 1e-14)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [*KINDS.values(), lambda model: dc.optim.SGD(model, lr=0.05, momentum=0.9, dampening=0.5)],
+    ids=[*KINDS, "dampened"],
+)
+def test_a_step_that_is_left_out(backend: Backend, make: Any) -> None:
+    """Its gradients may be anything; it does not count, whether it is the first or a later one."""
+    plain, other, batch = model_of(backend), model_of(backend), batch_of(backend)
+    optimizers = make(plain), make(other)
+    yes, no = (backend.asarray(np.asarray(value)) for value in (True, False))
+    skipped = backend.asarray(np.asarray(0), "int32")
+    for left_out in (True, False, False, True, True, False):
+        if left_out:
+            before = other.parameters
+            nothing = {name: 0.0 * x + np.nan for name, x in before.items()}
+            optimizers[1].step(nothing, when=no, skipped=skipped)
+            assert_equal(other.parameters, before)
+            skipped = skipped + 1
+            continue
+        _, grads = gradients(plain, *batch)
+        optimizers[0].step(grads)
+        optimizers[1].step(grads, when=yes, skipped=skipped)
+        assert_close(other.parameters, plain.parameters, 1e-14)
+    assert_close(optimizers[1].state_dict(), optimizers[0].state_dict(), 1e-14)
+    assert (optimizers[0].steps, optimizers[1].steps) == (3, 6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_array_that_counts_loses_no_digits(backend: Backend, dtype: str) -> None:
+    """``1 - 0.999`` in float32 would be wrong in the fifth digit."""
+    optimizer = dc.optim.Adam(dc.Dense(2, 1), betas=(0.0, 0.999))
+    for step in (1, 2, 1000, 100000):
+        wanted = optimizer.counted(step)
+        found = optimizer.counted(backend.asarray(np.asarray(step), dtype))
+        for a, b in zip(found, wanted, strict=True):
+            assert float(a) == pytest.approx(b, rel=1e-6 if dtype == "float32" else 1e-12)
+
+
 @kinds
 def test_update_under_jit(make: Any) -> None:
     backend, jax = backends.get("jax"), pytest.importorskip("jax")

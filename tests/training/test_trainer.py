@@ -15,7 +15,7 @@ import devconv as dc
 from devconv import checkpoint
 from devconv import functional as F
 from devconv._check import InvalidType, InvalidValue
-from devconv.training import accuracy, trainer
+from devconv.training import LossScale, accuracy, chosen, trainer
 from tests import backends
 from tests.backends import Backend
 from tests.toys import (
@@ -641,3 +641,466 @@ def test_labels_of_a_log_likelihood_are_checked_too() -> None:
     batch = (np.ones((2, 2), dtype="float32"), np.asarray([0, 7]))
     with pytest.raises(ValueError, match="holds labels from 0 to 7"):
         made.step(batch)
+
+
+# --- mixed precision ---
+
+HALVES = [(b, d) for b in backends.usable().values() for d in ("float16", "bfloat16") if b.has(d)]
+halves = pytest.mark.parametrize(("backend", "dtype"), HALVES, ids=str)
+HALF = [pytest.param(b, id=b.name) for b in backends.usable().values() if b.has("float16")]
+half = pytest.mark.parametrize("backend", HALF)
+OVERFLOW = 3e4
+"""A factor that leaves images finite in float16, and makes gradients of them infinite."""
+
+
+def normed() -> dc.Sequential:
+    return dc.Sequential(
+        dc.Dense(2, 8), dc.BatchNorm1d(8), dc.ReLU(), dc.Dropout(0.1), dc.Dense(8, 3)
+    )
+
+
+def mixed_of(
+    device: Any = "cpu", precision: str = "float16", *, kind: Any = dc.optim.Adam, **rules: Any
+) -> dc.Trainer:
+    model = normed().build(seed=3).to(device)
+    scaling = None
+    if precision == "float16":
+        scaling = LossScale(**{"init_scale": 256.0, "growth_interval": 4, **rules})
+    return dc.Trainer(
+        model, F.cross_entropy, kind(model, lr=0.02), precision=precision, loss_scale=scaling
+    )
+
+
+def too_much() -> Batch:
+    points, classes = clouds()
+    return OVERFLOW * points, classes
+
+
+def state_of(made: dc.Trainer) -> dict[str, Any]:
+    return {**made.model.state_dict(), **made.optimizer.state_dict()}
+
+
+def scale_of(made: dc.Trainer) -> tuple[float, int, int]:
+    state = made.scale_state
+    assert state is not None
+    return float(state["scale"]), int(state["good"]), int(state["skipped"])
+
+
+@halves
+def test_mixed_precision_learns(backend: Backend, dtype: str) -> None:
+    made, whole = mixed_of(place(backend), dtype), mixed_of(place(backend), "float32")
+    for each in (made, whole):
+        each.fit(batches_of(), epochs=6, validation=[clouds()])
+    assert made.history[-1]["validation_accuracy"] > 0.9
+    assert made.history[-1]["loss"] == pytest.approx(whole.history[-1]["loss"], abs=0.02)
+    assert made.history["loss"] != whole.history["loss"]
+    assert all(str(x.dtype).endswith("float32") for x in state_of(made).values())
+    loss, prediction, _ = made.step(clouds())
+    assert str(loss.dtype).endswith("float32")
+    assert str(prediction.dtype).endswith("float32")
+    assert (made.scale_state is None) == (dtype == "bfloat16")
+
+
+@half
+def test_an_overflow_skips_exactly_that_step(backend: Backend) -> None:
+    """Parameters, moments and running statistics keep their bits; the scale is halved."""
+    made = mixed_of(place(backend))
+    made.step(clouds())
+    before = state_of(made)
+    assert scale_of(made) == (256.0, 1, 0)
+    loss, *_ = made.step(too_much())
+    assert np.isfinite(float(loss))
+    assert_equal(state_of(made), before)
+    assert scale_of(made) == (128.0, 0, 1)
+    made.step(clouds())
+    assert scale_of(made) == (128.0, 1, 1)
+    after = state_of(made)
+    for name, x in before.items():
+        assert not np.array_equal(backend.to_numpy(after[name]), backend.to_numpy(x)), name
+
+
+@half
+@pytest.mark.parametrize("kind", [dc.optim.SGD, dc.optim.Adam, dc.optim.AdamW])
+def test_the_first_step_may_be_skipped(backend: Backend, kind: Any) -> None:
+    """Before there are moments; the second step is then the rule's first."""
+    options = {"momentum": 0.9, "dampening": 0.5} if kind is dc.optim.SGD else {}
+    made, plain = (
+        mixed_of(place(backend), kind=functools.partial(kind, **options), init_scale=scale)
+        for scale in (256.0, 128.0)
+    )
+    made.step(too_much())
+    assert_equal(made.model.state_dict(), plain.model.state_dict())
+    assert all(not np.any(backend.to_numpy(x)) for x in made.optimizer.state_dict().values())
+    plain.model.generator_state = made.model.generator_state
+    for _ in range(3):
+        for each in (made, plain):
+            each.step(clouds())
+    assert scale_of(made) == (128.0, 3, 1)
+    assert scale_of(plain) == (128.0, 3, 0)
+    assert_close(state_of(made), state_of(plain), 1e-6)
+
+
+@half
+def test_the_scale_grows_after_so_many_good_steps(backend: Backend) -> None:
+    made = mixed_of(place(backend), init_scale=2.0)
+    found = []
+    for step in range(10):
+        made.step(too_much() if step == 5 else clouds())
+        found.append(scale_of(made)[:2])
+    grown = [(2.0, 1), (2.0, 2), (2.0, 3), (4.0, 0), (4.0, 1)]
+    assert found == [*grown, (2.0, 0), (2.0, 1), (2.0, 2), (2.0, 3), (4.0, 0)]
+
+
+def test_a_skipped_step_as_pytorch_s_scaler() -> None:
+    """The same casts, the same planted overflow, through ``torch.amp.GradScaler``."""
+    torch, backend = pytest.importorskip("torch"), backends.get("torch")
+    model = classifier_of_dense().to(place(backend))
+    leaves = {n: p.detach().clone().requires_grad_() for n, p in model.parameters.items()}
+    reference = torch.optim.Adam(leaves.values(), lr=0.02)
+    rules = {"init_scale": 256.0, "growth_interval": 3}
+    scaler = torch.amp.GradScaler("cpu", **rules)
+    made = dc.Trainer(
+        model,
+        F.cross_entropy,
+        dc.optim.Adam(model, lr=0.02),
+        precision="float16",
+        loss_scale=LossScale(**rules),
+    )
+    nn = torch.nn.functional
+    for step in range(12):
+        x, target = too_much() if step in (0, 6) else clouds()
+        low = {name: leaf.half() for name, leaf in leaves.items()}
+        y = nn.linear(torch.tensor(x).half(), low["0.weight"], low["0.bias"])
+        y = nn.linear(nn.relu(y), low["2.weight"], low["2.bias"]).float()
+        loss = nn.cross_entropy(y, torch.tensor(target))
+        reference.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(reference)
+        scaler.update()
+        found, *_ = made.step((x, target))
+        assert float(found) == pytest.approx(loss.item(), rel=5e-3)
+        assert scale_of(made)[0] == scaler.get_scale()
+        assert_close(model.parameters, {n: p.detach() for n, p in leaves.items()}, 5e-3)
+    assert scale_of(made)[2] == 2
+
+
+def classifier_of_dense() -> dc.Sequential:
+    return dc.Sequential(dc.Dense(2, 8), dc.ReLU(), dc.Dense(8, 3)).build(seed=1)
+
+
+def test_no_step_waits_to_know_whether_it_counts(host_reads: Any) -> None:
+    """The strict library has no float16: float32 stands for it, the rest is the same."""
+    made = trainer_of("array_api_strict:device1")
+    made.loss_scale = LossScale()
+    points, classes = clouds()
+    made.step((points, classes))
+    before = state_of(made)
+    with host_reads.forbidden():
+        made.step((points, classes))
+        middle = state_of(made)
+        points[0, 0] = np.inf
+        made.step((points, classes))
+    assert scale_of(made) == (2.0**15, 0, 1)
+    assert_equal(state_of(made), middle)
+    assert not np.array_equal(dc.to_numpy(before["0.weight"]), dc.to_numpy(middle["0.weight"]))
+    count = host_reads.count
+    made.fit([clouds()] * 3, epochs=2, progress=False)
+    assert host_reads.names[count:] == ["to_device"] * 2  # all numbers in one look an epoch
+
+
+@half
+def test_history_counts_the_steps_skipped_in_an_epoch(backend: Backend) -> None:
+    made = mixed_of(place(backend))
+    made.fit([clouds(), too_much(), clouds()], epochs=1)
+    made.fit([clouds()], epochs=1, validation=[clouds()])
+    made.fit([too_much(), too_much()], epochs=1)
+    assert made.history["skipped_steps"] == [1, 0, 2]
+    assert made.history["loss_scale"] == [128.0, 128.0, 32.0]
+    assert all(isinstance(n, int) for n in made.history["skipped_steps"])
+    assert "skipped_steps" not in made.evaluate([clouds()])
+    assert made.optimizer.steps == 6
+
+
+@halves
+def test_a_resumed_run_in_mixed_precision_has_the_same_bits(
+    backend: Backend, dtype: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.safetensors"
+    batches = [clouds(), too_much(), clouds(), clouds(), clouds(), clouds()]
+    whole, first, second = (mixed_of(place(backend), dtype) for _ in range(3))
+    whole.fit(batches, epochs=3)
+    first.fit(batches, epochs=2, save_to=path)
+    second.model.build(seed=9)
+    second.resume(path)
+    if dtype == "float16":
+        assert scale_of(second) == scale_of(first)
+    second.fit(batches, epochs=1)
+    assert_equal(second.model.state_dict(), whole.model.state_dict())
+    moments, wanted = second.optimizer.state_dict(), whole.optimizer.state_dict()
+    assert_equal(dict(sorted(moments.items())), dict(sorted(wanted.items())))
+    assert without_times(second.history) == without_times(whole.history)
+    if dtype == "float16":
+        assert scale_of(second) == scale_of(whole)
+        assert scale_of(whole)[2] == 3
+
+
+def test_a_run_goes_on_in_another_precision(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    made, whole = mixed_of(), mixed_of(precision="float32")
+    made.fit([clouds(), too_much(), clouds()], epochs=1, save_to=path)
+    whole.resume(path)
+    assert whole.scale_state is None
+    assert (whole.optimizer.steps, made.optimizer.steps) == (2, 3)  # those that counted
+    whole.fit([clouds()], epochs=1, save_to=path)
+    made.resume(path)
+    assert made.scale_state is None
+    made.step(clouds())
+    assert scale_of(made) == (256.0, 1, 0)
+
+
+def test_a_damaged_loss_scale_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    made = mixed_of()
+    made.step(clouds())
+    for wrong in ({"scale": 0.0}, {"scale": "2"}, {"good": -1}, {"skipped": 1.5}, 7):
+        right = {"scale": 2.0, "good": 0, "skipped": 0}
+        record = {**right, **wrong} if isinstance(wrong, dict) else wrong
+        progress = {"epoch": 0, "history": [], "loss_scale": record}
+        checkpoint.save_training(path, made.model, made.optimizer, progress)
+        before = kept(made)
+        with unchanged(made.model), pytest.raises(InvalidValue, match="the record of the run is d"):
+            made.resume(path)
+        assert repr(kept(made)) == repr(before)
+
+
+def test_the_scale_follows_the_model() -> None:
+    made = mixed_of()
+    made.fit([clouds(), too_much()], epochs=1)
+    backend = backends.get("torch")
+    made.model.to(place(backend))
+    made.fit([clouds(), too_much()], epochs=1)
+    assert made.history["skipped_steps"] == [1, 1]
+    assert made.scale_state is not None
+    assert all(dc.device_of(x) == place(backend) for x in made.scale_state.values())
+
+
+@half
+def test_an_open_size_is_found_in_half_precision_too(backend: Backend) -> None:
+    model = dc.Sequential(dc.Dense(None, 8), dc.BatchNorm1d(None), dc.ReLU(), dc.Dense(8, 3))
+    model.to(place(backend))
+    made = dc.Trainer(model, F.cross_entropy, dc.optim.SGD(model, lr=0.1), precision="float16")
+    made.fit(batches_of(), epochs=1)
+    assert model.is_built
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_step_that_fails_late_changes_nothing(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the pass has renewed running statistics, for example where memory ends."""
+    made = mixed_of(precision=precision)
+    made.step(clouds())
+    scale, before = made.scale_state, kept(made)
+
+    def fail(*args: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(made.optimizer, "rule", fail)
+    with unchanged(made.model), pytest.raises(MemoryError):
+        made.step(clouds())
+    assert made.scale_state is scale
+    assert repr(kept(made)) == repr(before)
+
+
+@half
+def test_a_fault_in_a_batch_changes_nothing_in_half_precision(backend: Backend) -> None:
+    points, classes = clouds()
+    made = mixed_of(place(backend))
+    with unchanged(made.model), pytest.raises(InvalidValue, match="expected 2 input features"):
+        made.step((points[:, :1], classes))
+    assert made.scale_state is None
+
+
+class Watch(dc.Layer):
+    """Note the precision in force in each pass."""
+
+    def __init__(self) -> None:
+        self.levels: list[str] = []
+
+    def infer(self, trace: Any, shape: Any) -> Any:
+        return shape
+
+    def apply_vjp(self, scope: Any, x: Any) -> Any:
+        self.levels.append(dc.precision())
+        return x, lambda dy: (dy, {})
+
+
+@pytest.mark.parametrize(
+    ("precision", "where", "wanted"),
+    [("tf32", "cpu", "exact"), ("tf32", "cuda:0", "fast"), ("float32", "cuda:0", "exact")],
+)
+def test_tf32_is_for_cuda(
+    precision: str, where: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch()
+    model = dc.Sequential(watch, dc.Dense(2, 3)).build()
+    made = dc.Trainer(model, F.cross_entropy, dc.optim.SGD(model), precision=precision)
+    monkeypatch.setattr(dc.Device, "place", property(lambda self: where))
+    made.step(clouds())
+    made.evaluate([clouds()])
+    made.predict(clouds()[0])
+    assert watch.levels == [wanted] * 3
+    assert dc.precision() == "exact"
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "options", "error", "message"),
+    [
+        (
+            "cpu",
+            "float32",
+            {"precision": "fp16"},
+            InvalidValue,
+            "precision must be one of 'float32', 'tf32', 'float16', 'bfloat16', got 'fp16'",
+        ),
+        (
+            "cpu",
+            "float32",
+            {"precision": "bfloat16"},
+            InvalidType,
+            r'cpu \(numpy\) has no bfloat16; use "float16" or "float32", or move the model to a de',
+        ),
+        (
+            "array_api_strict",
+            "float32",
+            {"precision": "float16"},
+            InvalidType,
+            r'cpu \(array_api_strict\) has no float16; use "float32", or move the model to a devic',
+        ),
+        (
+            "cpu",
+            "float64",
+            {"precision": "float16"},
+            InvalidType,
+            r"expected a model with float32 parameters, which are cast for each pass, got float64; ",
+        ),
+        (
+            "cpu",
+            "float64",
+            {"precision": "tf32"},
+            InvalidType,
+            r'precision="tf32" is about float32, the model is float64; say precision="float32"',
+        ),
+        (
+            "cpu",
+            "float32",
+            {"loss_scale": LossScale()},
+            InvalidValue,
+            r"""loss_scale is for precision="float16", got precision='float32'; leave it out""",
+        ),
+        (
+            "cpu",
+            "float32",
+            {"precision": "float16", "loss_scale": 2.0},
+            InvalidType,
+            r"loss_scale must be a LossScale, got 2\.0",
+        ),
+    ],
+)
+def test_precision_is_checked(
+    device: str, dtype: str, options: Any, error: type, message: str
+) -> None:
+    model = classifier_of_dense().to(device, dtype=dtype)
+    with pytest.raises(error, match=f"^Trainer: {message}"):
+        dc.Trainer(model, F.cross_entropy, dc.optim.SGD(model), **options)
+
+
+def test_the_text_names_the_precision() -> None:
+    made = mixed_of(kind=dc.optim.SGD)
+    assert repr(made).endswith("nesterov=False), precision='float16', epoch=0)")
+
+
+def test_a_step_in_half_precision_under_jit() -> None:
+    """The trainer's step, composed of pure functions: the same scale, nearly the same numbers."""
+    jax, backend = pytest.importorskip("jax"), backends.get("jax")
+    model = classifier_of_dense().to(place(backend))
+    rules, optimizer = LossScale(init_scale=256.0, growth_interval=3), dc.optim.Adam(model, lr=0.02)
+    loss_and_grads = dc.value_and_grad(dc.pure(model, precision="float16"), F.cross_entropy)
+
+    @jax.jit
+    def step(parameters: Any, buffers: Any, moments: Any, scale: Any, count: Any, *batch: Any):
+        (loss, renewed), grads = loss_and_grads(parameters, buffers, *batch, scale=scale["scale"])
+        grads, finite = rules.unscale(scale, grads)
+        parameters, moments = optimizer.update(
+            parameters, grads, moments, count - scale["skipped"], when=finite
+        )
+        buffers = chosen(finite, renewed, buffers)
+        return parameters, buffers, moments, rules.advance(scale, finite), loss
+
+    parameters, buffers = dict(model.parameters), dict(model.buffers)
+    moments = {kind: {n: 0.0 * x for n, x in parameters.items()} for kind in optimizer.moments}
+    scale = rules.start(place(backend))
+    made = dc.Trainer(model, F.cross_entropy, optimizer, precision="float16", loss_scale=rules)
+    for count in range(1, 8):
+        given = too_much() if count == 3 else clouds()
+        arrays = [backend.asarray(a) for a in given]
+        carried = step(parameters, buffers, moments, scale, count, *arrays)
+        parameters, buffers, moments, scale, loss = carried
+        wanted, *_ = made.step(given)
+        assert float(loss) == pytest.approx(float(wanted), rel=2e-3)
+    assert_close(parameters, model.parameters, 5e-3)
+    assert {name: float(x) for name, x in scale.items()} == {
+        name: float(x) for name, x in (made.scale_state or {}).items()
+    }
+    assert int(scale["skipped"]) == 1
+
+
+# --- predicting ---
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_predict(precision: str, backend: Backend) -> None:
+    if not backend.has(precision):
+        pytest.skip(f"{backend} has no {precision}")
+    made = mixed_of(place(backend), precision)
+    points, classes = clouds()
+    with unchanged(made.model):
+        found = made.predict(points, batch_size=20)
+        assert isinstance(found, np.ndarray)
+        assert (found.shape, found.dtype) == ((48, 3), np.float32)
+        batches = dc.data.Batches(points, classes, batch_size=20, shuffle=False)
+        for given in (
+            backend.asarray(points),
+            batches,
+            [(points[:30], classes[:30]), (points[30:], classes[30:])],
+            (part for part in (points[:30], points[30:])),
+        ):
+            np.testing.assert_allclose(made.predict(given), found, rtol=1e-2, atol=1e-3)
+        assert made.predict(points[:0]).shape == (0, 3)
+    loss = made.evaluate([(points, classes)])["loss"]
+    assert float(F.cross_entropy(found, classes)) == pytest.approx(loss, rel=1e-2)
+    if precision == "float32":
+        np.testing.assert_allclose(
+            found, backend.to_numpy(made.model(backend.asarray(points))), rtol=1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "message"),
+    [
+        ([], {}, InvalidValue, r"Trainer\.predict: there were no batches"),
+        (3, {}, InvalidType, r"Trainer\.predict: batches must be an array or batches, got 3"),
+        ([[1.0]], {}, InvalidType, r"Trainer\.predict: a batch must hold arrays, got float"),
+        (np.asarray(1.0), {}, InvalidValue, r"Trainer\.predict: expected images \(N, \.\.\.\), g"),
+        (x, {"batch_size": 0}, InvalidValue, r"Trainer\.predict: batch_size must be at least 1, "),
+        (
+            x.astype("float64"),
+            {},
+            InvalidType,
+            r"Sequential: x is float64 and 0\.weight is float32",
+        ),
+    ],
+)
+def test_predict_refuses(given: Any, options: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        trainer_of().predict(given, **options)
