@@ -19,7 +19,7 @@ from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located
 
 P = ParamSpec("P")
-Pullback = Callable[[Array], tuple[Array | None, ...]]
+Pullback = Callable[..., tuple[Array | None, ...]]
 """Takes ``dy`` to one cotangent per positional argument; ``None`` where there is none."""
 
 

@@ -154,7 +154,10 @@ class Optimizer:
             }
         if isinstance(grads, Mapping):
             grads = {name: _array.detached(grad) for name, grad in grads.items()}
-        count = self.steps + 1 if skipped is None else self.steps + 1 - skipped
+        count: Any = self.steps + 1
+        if skipped is not None:
+            with _array.on_device(skipped):
+                count = count - skipped
         new_parameters, state = self.update(parameters, grads, state, count, when=when)
         self.model._keep({name: new_parameters[name] for name in grads})
         self.state, self.steps = state, self.steps + 1

@@ -45,7 +45,9 @@ class _Watched(Scope):
         self.visits: list[Visit] = []
         self._inner: list[Visit] = []
 
-    def vjp(self, name: str, child: Layer, x: Array) -> tuple[Array, Pullback]:
+    def vjp(
+        self, name: str, child: Layer, x: Array, *, wants_dx: bool = True
+    ) -> tuple[Array, Pullback]:
         visit = Visit(self._paths[id(child)], type(child).__name__, x)
         self._inner.append(visit)
         within = self._inside(child)
@@ -73,7 +75,9 @@ class _StandIns(Scope):
         self.handed: dict[str, Array] = {}
         self.sent_back: dict[str, Array] = {}
 
-    def vjp(self, name: str, child: Layer, x: Array) -> tuple[Array, Pullback]:
+    def vjp(
+        self, name: str, child: Layer, x: Array, *, wants_dx: bool = True
+    ) -> tuple[Array, Pullback]:
         number, visit = next(self._waiting)
         self.handed[f"the input of {visit.path}, {number}"] = x
 

@@ -113,22 +113,19 @@ def test_near_float32(backend: Backend, dtype: str) -> None:
 
 @halves
 def test_the_scale_reaches_the_gradients_and_not_the_loss(backend: Backend, dtype: str) -> None:
-    """A power of 2 moves no digit; gradients that would be 0 in float16 are there."""
-    model = dc.Dense(3, 2, bias=False).build().to(place(backend))
+    """A power of 2 moves no digit; a gradient that float16 cannot hold is there."""
+    model = dc.Dense(3, 2, bias=False, weight_init="ones").build().to(place(backend))
     evaluate = dc.value_and_grad(dc.pure(model, precision=dtype), F.mse_loss)
-    x, target = (
-        backend.asarray(np.full(s, value), "float32") for s, value in (((2, 3), 0.5), ((2, 2), 0.0))
-    )
+    x = backend.asarray(np.full((2, 3), 2.0**-13), "float32")
+    target = backend.asarray(np.zeros((2, 2)), "float32")
     arrays = (model.parameters, model.buffers, x, target)
     (loss, _), plain = evaluate(*arrays)
     scale = backend.asarray(np.asarray(2.0**16), "float32")
     (same, _), scaled = evaluate(*arrays, scale=scale)
     assert float(same) == float(loss)
-    exact = dc.value_and_grad(dc.pure(model), F.mse_loss)(*arrays)[1]["weight"]
-    found = backend.to_numpy(scaled["weight"]) / 2.0**16
-    np.testing.assert_allclose(found, backend.to_numpy(exact), rtol=4 * STEP[dtype])
-    if dtype == "float16":
-        assert not np.allclose(backend.to_numpy(plain["weight"]), found, rtol=0.1, atol=0.0)
+    np.testing.assert_array_equal(backend.to_numpy(scaled["weight"]) / 2.0**16, 3 * 2.0**-26)
+    exact = np.all(backend.to_numpy(plain["weight"]) == 3 * 2.0**-26)
+    assert exact == (dtype == "bfloat16")
 
 
 @halves

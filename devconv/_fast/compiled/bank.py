@@ -71,7 +71,7 @@ class Bank:
                 self.outputs, packed.ctypes.data, weight.itemsize,
             )  # fmt: skip
 
-        share(panels, work, packed.size)
+        share(panels, work, 8 * packed.size)
         return packed
 
     def masks(self) -> Array:
@@ -109,5 +109,5 @@ def unpacked(
             dweight.ctypes.data, size,
         )  # fmt: skip
 
-    share(groups * -(-outputs // windows.panel_width(size)), work, sums.size)
+    share(groups * -(-outputs // windows.panel_width(size)), work, 8 * sums.size)
     return dweight

@@ -14,15 +14,13 @@ from devconv._array import Array
 from devconv._fast.compiled import block, product, sweep, windows
 from devconv._fast.compiled.bank import Bank, is_depthwise, unpacked
 from devconv._fast.compiled.memory import readable
-from devconv._fast.compiled.threads import count, share
+from devconv._fast.compiled.threads import PRODUCTS, count, share
 from devconv._fast.plan import Plan
 from devconv._fast.scratch import scratch
 
 PARTS = 16
 PART_BYTES = 4 * 2**20
 """A sum over the batch is split into so many parts, and no more bytes of them than this."""
-PRODUCTS = 32
-"""Products done in the time in which one number is moved."""
 
 
 def correlate(x: Array, weight: Array, w: Plan, groups: int, bias: Array | None = None) -> Array:

@@ -15,15 +15,13 @@ import numpy as np
 from devconv._array import Array
 from devconv._fast.compiled.block import PRODUCT, ROWS, multiply_block
 from devconv._fast.compiled.memory import filled, readable
-from devconv._fast.compiled.threads import share
+from devconv._fast.compiled.threads import PRODUCTS, share
 from devconv._fast.compiled.windows import compiled, panel_width
 from devconv._fast.plan import Plan
 from devconv._fast.strides import layout
 
 STRIP = 8 * ROWS
 """Rows of the result that one turn computes."""
-EFFORT = 32
-"""Products done in the time in which one number is moved."""
 
 
 def multiply(a: Array, b: Array) -> Array:
@@ -46,7 +44,7 @@ def multiply(a: Array, b: Array) -> Array:
             b.strides[0], c.ctypes.data, zeros.ctypes.data, start, a.itemsize,
         )  # fmt: skip
 
-    share(-(-m // STRIP) * -(-n // panel_width(a.itemsize)), work, m * n * k // EFFORT)
+    share(-(-m // STRIP) * -(-n // panel_width(a.itemsize)), work, m * n * k // PRODUCTS)
     return c
 
 

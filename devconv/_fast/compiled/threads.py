@@ -18,7 +18,9 @@ _STRETCHES = 4
 """Stretches for each thread: enough that a thread that was held up leaves its work to others."""
 
 
-ALONE = 100_000
+PRODUCTS = 16
+"""Products that a thread adds up in the time in which it moves one number."""
+ALONE = 500_000
 """Numbers that, about, are done before another thread is awake."""
 
 

@@ -14,10 +14,10 @@ from devconv._check import Shape
 from devconv._fast.compiled import sweep
 from devconv._fast.compiled.bank import Bank, unpacked
 from devconv._fast.compiled.block import PRODUCT, ROWS, copy_bytes, multiply_block
-from devconv._fast.compiled.conv import PRODUCTS, units_of
+from devconv._fast.compiled.conv import units_of
 from devconv._fast.compiled.memory import filled, readable
 from devconv._fast.compiled.sandwich import sandwich
-from devconv._fast.compiled.threads import share
+from devconv._fast.compiled.threads import PRODUCTS, share
 from devconv._fast.compiled.windows import compiled, panel_width, slab_of
 from devconv._fast.plan import Plan
 from devconv._fast.scratch import scratch
