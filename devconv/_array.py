@@ -50,6 +50,8 @@ def is_array(x: object) -> bool:
 
 def array_namespace(*arrays: Array | None) -> Namespace:
     """The namespace the arrays share; ``None`` entries are passed over."""
+    if all(type(x) is np.ndarray for x in arrays):
+        return _HOST
     return compat.array_namespace(*(x for x in arrays if x is not None))
 
 

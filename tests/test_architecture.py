@@ -55,6 +55,7 @@ MIRRORLESS = {
     "test_benchmarks.py",
     "test_capabilities.py",
     "test_docs.py",
+    "test_double.py",
     "test_examples.py",
     "test_init.py",
     "test_readme.py",

@@ -1,8 +1,8 @@
 """Device discipline without a GPU: everything on the second of two strict devices.
 
-``tests/doubles/cupy.py`` plays CuPy. The input is on ``cuda:1`` while ``cuda:0`` is current: whatever
-is made without entering the device of ``x`` lands on the wrong one and is refused, and the
-host may look at no value.
+``tests/doubles/cupy.py`` plays CuPy. The input is on ``cuda:1`` while ``cuda:0`` is current:
+whatever is made without entering the device of ``x`` lands on the wrong one and is refused, and
+the host may look at no value.
 """
 
 from __future__ import annotations
@@ -287,15 +287,6 @@ def test_moves_and_random_numbers() -> None:
 # --- what is around ---
 
 
-def test_batches_on_the_device() -> None:
-    x, target = images(10, dtype="float32"), labels(10)
-    here = dc.data.Batches(x, target, batch_size=4, seed=0)
-    away = dc.data.Batches(there(x), there(target), batch_size=4, seed=0)
-    for found, wanted in zip(away, here, strict=True):
-        for a, b in zip(found, wanted, strict=True):
-            assert_equal(a, b)
-
-
 def test_a_pure_step() -> None:
     model = cnn().build(seed=0).to(PLACE)
     pure, optimizer = dc.pure(model), dc.optim.Adam(model, 0.1)
@@ -315,7 +306,9 @@ def test_a_pure_step() -> None:
 @pytest.mark.parametrize("level", ["exact", "fast"])
 def test_algorithms(level: str, algorithm: str) -> None:
     rng = np.random.default_rng(0)
-    x, weight = (rng.standard_normal(s).astype("float32") for s in ((2, 16, 14, 14), (16, 16, 3, 3)))
+    x, weight = (
+        rng.standard_normal(s).astype("float32") for s in ((2, 16, 14, 14), (16, 16, 3, 3))
+    )
     with dc.precision(level):
         y, pullback = dc.functional.conv.vjp(x, weight, padding=1, algorithm=algorithm)
         z, back_there = dc.functional.conv.vjp(
@@ -328,8 +321,10 @@ def test_algorithms(level: str, algorithm: str) -> None:
 
 def test_parity_reports_on_any_device() -> None:
     x, target = images(dtype="float32"), labels()
+    block = dc.Residual(dc.Conv2d(2, 2, 3, padding=1), activation="relu")
+    model = dc.Sequential(block, cnn()).build(seed=0)
     with watch.allowed():
-        report = dc.testing.parity(cnn().build(seed=0), x, target, devices=[PLACE])
+        report = dc.testing.parity(model, x, target, devices=[PLACE])
     assert report.ok, str(report)
     assert {row.device for row in report.rows[1:]} >= {PLACE}
     assert {row.dtype for row in report.rows} == {"float64", "float32", "float16"}

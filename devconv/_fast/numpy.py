@@ -59,7 +59,8 @@ def contiguous(x: Array) -> bool:
 
 
 def _is_full(x: Array) -> bool:
-    return x.dtype in (np.float32, np.float64) and x.flags.aligned
+    known = isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64)
+    return known and x.flags.aligned
 
 
 def _has_no_gaps(x: Array) -> bool:

@@ -6,7 +6,8 @@ written once (:func:`generic`)?
 """
 
 from devconv._fast import generic
-from devconv.testing.parity import Parity, Row, parity
+from devconv.testing.parity import parity
 from devconv.testing.pullback import check_vjp
+from devconv.testing.report import Parity, Row
 
 __all__ = ["Parity", "Row", "check_vjp", "generic", "parity"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from devconv.functional.operation import Operation
 from devconv.layers import Layer
 from devconv.layers.hints import no_layer
 from devconv.precision import precision
+from devconv.testing.report import REFERENCE, Parity, Row, largest
 from devconv.testing.walk import Answer, Place, Visit, alone, drawn, quotients, visits
 
 Spec = str | Device | Array
@@ -28,7 +28,6 @@ TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 2.0**-10, "bfloat16":
 """How far a layer may be off, by dtype; half precision: two roundings."""
 _FAST = 2e-4
 _QUOTIENT = 1e-4
-_REFERENCE = "difference quotients"
 _WHOLE = "end to end"
 
 # What an error looks like that no tolerance covers: fewer digits than the dtype has.
@@ -37,83 +36,6 @@ _LOOKS_LIKE = {
     "float32": ((1e-4, 2e-3, "TF32?"), (2e-3, 2e-2, "bfloat16?")),
     "float16": ((2e-3, 2e-2, "bfloat16?"),),
 }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One layer on one device in one dtype; errors are ``max|difference| / max|reference|``.
-
-    Attributes:
-        device: where, or ``"difference quotients"``, against which the host's own pullbacks are held.
-        dtype: the dtype's name.
-        path: the layer's dotted path; ``""`` for the model itself.
-        kind: the layer's class; the loss's name; ``"end to end"`` for all layers in a row.
-        forward: of the output, of what goes on to the layers inside, and of new buffers.
-        dx: of the cotangent of the input, and of what goes back to the layers inside.
-        parameters: of the gradients; ``None`` where there are none.
-        tolerance: what each may be; ``None`` where no judgement is made.
-        mark: ``"ok"``, or what is wrong.
-    """
-
-    device: str
-    dtype: str
-    path: str
-    kind: str
-    forward: float | None
-    dx: float | None
-    parameters: float | None
-    tolerance: float | None
-    mark: str
-
-    @property
-    def ok(self) -> bool:
-        """Whether the layer stays within its tolerance."""
-        return self.mark in ("ok", "")
-
-    @property
-    def worst(self) -> float:
-        """The largest of the errors."""
-        return _largest(e for e in (self.forward, self.dx, self.parameters) if e is not None)
-
-    @property
-    def name(self) -> str:
-        """The layer as error messages name it: ``1 (Conv2d)``."""
-        return f"{self.path} ({self.kind})" if self.path else self.kind
-
-
-@dataclass(frozen=True)
-class Parity:
-    """What :func:`parity` found; ``str`` of it is the table.
-
-    Attributes:
-        rows: a row for each layer, device and dtype, in the order of the forward pass, what is
-            inside a layer before the layer.
-        left_out: dtypes that a device does not have, in words.
-    """
-
-    rows: tuple[Row, ...]
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether every layer stays within its tolerance everywhere."""
-        return self.first is None
-
-    @property
-    def first(self) -> Row | None:
-        """The first layer that leaves its tolerance, on the first device where one does."""
-        return next((row for row in self.rows if not row.ok), None)
-
-    def __str__(self) -> str:
-        groups: dict[tuple[str, str], list[Row]] = {}
-        for row in self.rows:
-            groups.setdefault((row.device, row.dtype), []).append(row)
-        titles = {key: _title(*key, group) for key, group in groups.items()}
-        width = max(map(len, titles.values()), default=0)
-        lines = [f"{titles[key]:<{width}}  {_verdict(group)}" for key, group in groups.items()]
-        lines += [f"left out: {line}" for line in self.left_out]
-        tables = (f"{titles[key]}\n{_table(group)}" for key, group in groups.items())
-        return "\n\n".join(["\n".join(lines), *tables])
 
 
 def parity(
@@ -131,14 +53,15 @@ def parity(
 
     One pass on the host finds what reaches each layer. Then each layer runs *in place* and by
     itself: it gets that input, its own arrays and a random cotangent, all rounded to the dtype,
-    on the device and on the host, where the same rounded numbers are computed with in float64.
-    So an error belongs to the layer that makes it, and not to those before it, and what
-    rounding the input does is nobody's error. A layer made of layers answers for its own lines
-    alone: inside it stand-ins hand out given numbers. The loss is treated likewise. A last row, "end to
-    end", lets each layer feed the next; it has no tolerance, since errors add up.
+    on the device and on the host, where float64 computes with the same rounded numbers. So an
+    error belongs to the layer that makes it, not to those before it, and what rounding the input
+    does is nobody's error. A layer made of layers answers for its own lines alone: inside it
+    stand-ins hand out given numbers. The loss is treated likewise. In a last row, "end to end",
+    each layer feeds the next; it has no tolerance, since errors add up and a rounding may turn
+    a maximum's choice.
 
     The host itself is held against difference quotients, which finds a pullback that is wrong
-    everywhere alike.
+    everywhere alike, and a forward pass that is not the pullback's.
 
     Args:
         model: a layer; it is not changed.
@@ -218,7 +141,8 @@ def _reference(model: Layer, walked: Sequence[Visit], training: bool) -> Iterato
         if not fine:
             wrong.add(id(visit))
         mark = "ok" if fine else "pullback is not the forward's"
-        yield Row(_REFERENCE, "float64", visit.path, visit.kind, None, dx, parameters, _QUOTIENT, mark)  # fmt: skip
+        about = (REFERENCE, "float64", visit.path, visit.kind)
+        yield Row(*about, None, dx, parameters, _QUOTIENT, mark)
 
 
 class _Trial:
@@ -282,7 +206,7 @@ class _Trial:
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
             return Row(*about, None, None, None, limit, f"failed: {text}")
-        mark = self._mark(found, _largest(e for e in errors if e is not None), limit)
+        mark = self._mark(found, largest(e for e in errors if e is not None), limit)
         return Row(*about, errors[0], errors[1], errors[2], limit, mark)
 
     def _mark(self, found: Answer, error: float, limit: float | None) -> str:
@@ -337,8 +261,8 @@ def _error(
         return None
     sizes = {name: float(np.max(np.abs(x), initial=0.0)) for name, x in wanted.items()}
     if together:
-        sizes = dict.fromkeys(sizes, _largest(sizes.values()))
-    return _largest(_gap(name, found[name], x) / (sizes[name] or 1.0) for name, x in wanted.items())
+        sizes = dict.fromkeys(sizes, largest(sizes.values()))
+    return largest(_gap(name, found[name], x) / (sizes[name] or 1.0) for name, x in wanted.items())
 
 
 def _gap(name: str, found: Array, wanted: Array) -> float:
@@ -349,67 +273,3 @@ def _gap(name: str, found: Array, wanted: Array) -> float:
     if not np.isfinite(a).all():
         return 0.0 if np.array_equal(a, b, equal_nan=True) else math.inf
     return float(np.max(np.abs(a - b), initial=0.0))
-
-
-def _largest(errors: Iterable[float]) -> float:
-    """The largest; NaN counts as infinite."""
-    return max((e if e == e else math.inf for e in errors), default=0.0)
-
-
-# --- text ---
-
-_HEAD = ("layer", "kind", "forward", "dx", "parameters", "tolerance", "")
-
-
-def _title(spec: str, dtype: str, rows: Sequence[Row]) -> str:
-    if spec == _REFERENCE:
-        return "the reference's pullbacks by difference quotients"
-    half = ", half precision" if dtype in _array.HALF else ""
-    return f"{spec} {dtype}{half}"
-
-
-def _verdict(rows: Sequence[Row]) -> str:
-    """One line: the first layer outside, or how near all are."""
-    wrong = [row for row in rows if not row.ok]
-    judged = [row for row in rows if row.tolerance is not None]
-    if wrong:
-        first = wrong[0]
-        others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        return f"first outside: {first.name}: {first.mark}, {first.worst:.1e}{others}"
-    worst = max(judged, key=lambda row: row.worst)
-    return (
-        f"ok, all {len(judged)} within {worst.tolerance:.0e}; largest {worst.worst:.1e} "
-        f"({worst.name})"
-    )
-
-
-def _table(rows: Sequence[Row]) -> str:
-    cells = [
-        _HEAD,
-        *(
-            (
-                row.path or "–",
-                row.kind,
-                *(_number(e) for e in (row.forward, row.dx, row.parameters)),
-                _number(row.tolerance),
-                row.mark,
-            )
-            for row in rows
-        ),
-    ]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(_HEAD))]
-    left = (0, 1, len(_HEAD) - 1)
-    lines = (
-        "  ".join(
-            f"{cell:<{width}}" if i in left else f"{cell:>{width}}"
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    )
-    return "\n".join(f"  {line}".rstrip() for line in lines)
-
-
-def _number(error: float | None) -> str:
-    if error is None:
-        return "–"
-    return f"{error:.1e}" if error else "0"

@@ -7,7 +7,6 @@ hand out numbers drawn beforehand and note what they were handed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,6 @@ from devconv import _array, random
 from devconv._array import Array
 from devconv._check import located
 from devconv._fast import generic
-from devconv.device import Device, device_of
 from devconv.layers import Layer
 from devconv.layers.scope import Grads, Pullback, Scope
 

@@ -264,7 +264,7 @@ class Trainer:
             meter.add(loss, prediction, tuple(targets))
         return meter.read()
 
-    def predict(self, batches: Array | Iterable[Any], *, batch_size: int = 256) -> Array:
+    def predict(self, batches: Any, *, batch_size: int = 256) -> Array:
         """What the model infers for each example, on the host.
 
         Args:

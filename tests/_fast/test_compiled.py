@@ -133,6 +133,7 @@ def test_the_routes_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         (F.avg_pool, {"kernel_size": 2}),
         (F.batch_norm, {"training": True}),
         (F.relu, {}),
+        (F.tanh, {}),
     ):
         y, pullback = op.vjp(last(x), **options)
         pullback(y)
@@ -340,7 +341,7 @@ def test_batch_norm_of_a_large_mean_keeps_its_digits() -> None:
     assert np.abs(F.batch_norm(x, training=True) - wide).max() < 1e-3
 
 
-def test_relu_and_blend() -> None:
+def test_relu_tanh_and_blend() -> None:
     x = np.asarray([[-1.0, 0.0, 2.0, np.nan, -np.inf, np.inf] * 100] * 9)
     for order in (x, x.T, np.moveaxis(x.reshape(3, 3, 600), 0, 1), x[:, ::2], x[:0]):
         y, pullback = F.relu.vjp(order)
@@ -350,6 +351,8 @@ def test_relu_and_blend() -> None:
             np.testing.assert_array_equal(y, plain)
             np.testing.assert_array_equal(dx, back(np.ones_like(y))[0])
     a, b = arrays(0, (300, 7), (300, 7), dtype="float32")
+    y, pullback = F.tanh.vjp(a)
+    equal(lambda: [*pullback(b), *pullback(b.T.copy().T)], digits=1e-6)
     equal(lambda: [blend(0.9, a, -0.1, b)], digits=1e-6)
     equal(lambda: [blend(1.0, a, -0.1, b.T.copy().T)], digits=1e-6)
 

@@ -105,7 +105,7 @@ class Device:
         watch.read("synchronize")
 
 
-class ndarray:  # noqa: N801
+class ndarray:
     """An array on one of the devices."""
 
     __array_ufunc__ = None  # NumPy leaves its operators to ours
@@ -124,7 +124,7 @@ class ndarray:  # noqa: N801
     strides = property(lambda self: self._values.strides)
     flags = property(lambda self: self._values.flags)
     T = property(lambda self: ndarray(self._values.T, self._device))
-    mT = property(lambda self: ndarray(self._values.mT, self._device))  # noqa: N815
+    mT = property(lambda self: ndarray(self._values.mT, self._device))
 
     def __array_namespace__(self, api_version: str | None = None) -> ModuleType:
         return namespace
@@ -267,9 +267,12 @@ def _computed(name: str, values: Any, *arguments: Any) -> ndarray:
     return ndarray(values, _current.stack[-1])
 
 
+_OPERANDS = (ndarray, np.ndarray, np.generic, int, float, complex)
+
+
 def _calculated(name: str, compute: Callable[..., Any], *arguments: Any) -> ndarray:
     """An operator on arrays and numbers."""
-    if not all(isinstance(a, ndarray | np.ndarray | np.generic | int | float | complex) for a in arguments):  # fmt: skip
+    if not all(isinstance(a, _OPERANDS) for a in arguments):
         return NotImplemented
     _refuse(*arguments)
     name = _batched(name, arguments)
@@ -382,7 +385,7 @@ def _namespace(name: str, source: Any) -> ModuleType:
     found = {}
     for public in dir(source):
         value = getattr(source, public)
-        if isinstance(value, type) or isinstance(value, float | type(None)):
+        if isinstance(value, type | float | None):
             found[public] = value
         elif callable(value) and not public.startswith("_"):
             found[public] = _function(public, value)

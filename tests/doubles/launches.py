@@ -1,9 +1,9 @@
 """How many array functions each part of a step launches: the table, and how it is counted.
 
 On a GPU a small layer takes as long as its launches, so their number is written down in
-``launches.json`` and a test holds it. ``python -m tests.doubles.launches`` counts anew; what then
-differs is for the change's author to explain. Views are free. One launch here is one call of an array
-function; CuPy may need more kernels for it.
+``launches.json`` and a test holds it. ``python -m tests.doubles.launches`` counts anew; what
+then differs is for the change's author to explain. Views are free. One launch here is one call
+of an array function; CuPy may need more kernels for it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def recorded() -> dict[str, dict[str, int]]:
 def main() -> None:
     """Count all rows anew and write the table."""
     with double.installed():
-        rows = [f" {json.dumps(name, ensure_ascii=False)}: {json.dumps(count())}" for name, count in ROWS.items()]  # fmt: skip
+        counts = {name: json.dumps(count()) for name, count in ROWS.items()}
+    rows = (f" {json.dumps(name, ensure_ascii=False)}: {row}" for name, row in counts.items())
     TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import devconv as dc
-from devconv import _array
+from devconv import _array, _fast
 from devconv import functional as F
 from devconv.functional import differentiable
 from devconv.testing import Parity, parity
 from tests import backends
-from tests.toys import unchanged
+from tests.toys import Centre, unchanged
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.standard_normal((4, 2, 6, 6)), np.arange(4) % 3
@@ -199,6 +199,44 @@ def test_what_is_wrong_everywhere_is_found_by_difference_quotients(factor: str) 
     assert wrong[0].mark == "pullback is not the forward's"
     assert "by difference quotients  first outside: 1.planted (Scale):" in str(found)
     assert report(scaled(where=lambda x: True, **{factor: 1.01}), differences=False).ok
+
+
+def test_new_buffers_count() -> None:
+    class Counting(Centre):
+        def apply_vjp(self, scope: Any, x: Any) -> Any:
+            y, pullback = super().apply_vjp(scope, x)
+            if abroad(x) and scope.training:
+                scope.renew(mean=scope["mean"] * 1.01)
+            return y, pullback
+
+    def look(training: bool) -> Parity:
+        layers = dc.Sequential(dc.Dense(5, 3), Counting(3)).build(seed=0)
+        x = RNG.standard_normal((4, 5))
+        how: Any = {"devices": ["cpu"], "dtypes": ["float32"], "differences": False}
+        return parity(layers, x, LABELS, training=training, **how)
+
+    wrong = [row for row in look(training=True).rows if not row.ok]
+    assert [row.name for row in wrong] == ["1 (Counting)"]
+    assert wrong[0].forward == pytest.approx(0.01, rel=0.1)
+    assert look(training=False).ok
+
+
+def test_the_reference_takes_no_quicker_route() -> None:
+    planted = scaled(y=1.01, where=lambda x: not _fast._door.closed)
+    found = report(planted, dtypes=["float64"])
+    assert [(row.device, row.name) for row in found.rows if not row.ok] == [
+        ("cpu", "1.planted (Scale)")
+    ]
+
+
+def test_a_gradient_that_is_nothing_but_rounding() -> None:
+    """That of a bias before a norm: no error of any layer, and none end to end."""
+    layers = dc.Sequential(dc.Dense(5, 4), dc.BatchNorm1d(4), dc.Dense(4, 3)).build(seed=0)
+    x = RNG.standard_normal((4, 5))
+    found = parity(layers, x, LABELS, devices=["cpu"], dtypes=["float32"], differences=False)
+    assert found.ok
+    assert found.rows[-1].kind == "end to end"
+    assert found.rows[-1].worst < 1e-4
 
 
 def test_failures_other_dtypes_and_nan() -> None:

@@ -32,6 +32,7 @@ ROUTES: dict[str, Callable[..., Any]] = {
     "total_back": pool.total_back,
     "relu": elementwise.relu,
     "relu_back": elementwise.relu_back,
+    "tanh_back": elementwise.tanh_back,
     "blend": elementwise.blend,
 }
 """``primitive -> route`` for NumPy arrays."""

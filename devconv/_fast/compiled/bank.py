@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,40 +17,29 @@ def is_depthwise(weight: Array, groups: int) -> bool:
     return weight.shape[0] == groups > 1 and weight.shape[1] == 1
 
 
-@dataclass(frozen=True)
 class Bank:
     """A kernel, and the taps of it that windows meet; ``swapped`` reads it from ``O`` to ``C``.
 
     With one channel to each of the groups, and one output, these are the columns of one group.
+
+    Attributes:
+        kind: the kind of block that walks over it.
+        groups: groups that are summed over apart.
+        channels: channels a sum runs over, in one group.
+        outputs: numbers a window gives, in one group: channels of each pixel it writes.
     """
 
-    weight: Array
-    parts: int
-    sweeps: tuple[sweep.Sweep, ...]
-    swapped: bool
-
-    @property
-    def kind(self) -> int:
-        """The kind of block that walks over it."""
-        if self.groups < self.parts:
-            return block.CHANNELS
-        return block.PRODUCT if self.sweeps[-1].group == 1 else block.MASKED
-
-    @property
-    def groups(self) -> int:
-        """Groups that are summed over apart."""
-        return 1 if is_depthwise(self.weight, self.parts) else self.parts
-
-    @property
-    def channels(self) -> int:
-        """Channels a sum runs over, in one group."""
-        return self.weight.shape[0] // self.parts if self.swapped else self.weight.shape[1]
-
-    @property
-    def outputs(self) -> int:
-        """Numbers a window gives, in one group: channels of each pixel it writes."""
-        each = self.weight.shape[1] if self.swapped else self.weight.shape[0] // self.parts
-        return each * self.parts // self.groups * self.sweeps[-1].group
+    def __init__(
+        self, weight: Array, groups: int, sweeps: tuple[sweep.Sweep, ...], *, swapped: bool
+    ) -> None:
+        self.weight, self.sweeps, self.swapped = weight, sweeps, swapped
+        filters, channels, pixels = weight.shape[0] // groups, weight.shape[1], sweeps[-1].group
+        self.groups, self.kind = groups, block.PRODUCT if pixels == 1 else block.MASKED
+        self.channels, self.outputs = (filters, channels) if swapped else (channels, filters)
+        if is_depthwise(weight, groups):
+            self.groups, self.kind = 1, block.CHANNELS
+            self.outputs *= groups
+        self.outputs *= pixels
 
     def packed(self) -> Array:
         """The kernel in the order in which blocks read it."""

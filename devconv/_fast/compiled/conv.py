@@ -87,7 +87,8 @@ def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, groups: int) -
         return product.kernel_cotangent(x, dy, weight, w)
     axes = zip(w.out, w.kernel, w.stride, w.dilation, w.padding, strict=True)
     dy = readable(dy, x.dtype)
-    dy = dy if dy.strides[-1] == dy.itemsize else np.ascontiguousarray(dy)
+    if dy.strides[-1] != dy.itemsize and dy.shape[-1] > 1:
+        dy = np.ascontiguousarray(dy)
     x, dy, sweeps = _flat(x, dy, tuple(sweep.straight(*axis) for axis in axes))
     job = sweep.planned(x.shape[:-1], x.shape[-1] * x.itemsize, sweeps, dy.shape[:-1])
     kind = block.CHANNELS if is_depthwise(weight, groups) else block.PRODUCT
@@ -130,7 +131,7 @@ def units_of(
 
 def _slab(job: sweep.Job, x: Array) -> int:
     """Where this thread copies slabs to; 0 where they are read in place."""
-    if job.is_padded or x.strides[-1] != x.itemsize:
+    if job.is_padded or (x.strides[-1] != x.itemsize and x.shape[-1] > 1):
         return scratch(job.slab).ctypes.data
     return 0
 

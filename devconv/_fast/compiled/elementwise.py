@@ -14,12 +14,17 @@ from devconv._fast.compiled.threads import share
 
 def relu(x: Array) -> Array:
     """``max(x, 0)``."""
-    return _numbers(lambda zero, count, x, y: passes.rectify(zero, count, x, y), x)
+    return _numbers(passes.rectify, x)
 
 
 def relu_back(dy: Array, y: Array) -> Array:
     """``dy`` where ``y`` is not 0."""
     return _numbers(passes.rectify_back, dy, y)
+
+
+def tanh_back(dy: Array, y: Array) -> Array:
+    """``dy · (1 - y²)``."""
+    return _numbers(passes.tanh_back, dy, y)
 
 
 def blend(a: float, x: Array, b: float, y: Array) -> Array:

@@ -34,6 +34,15 @@ def rectify_back(zero, count, dy, y, dx):
 
 
 @compiled
+def tanh_back(zero, count, dy, y, dx):
+    """``dx = dy · (1 - y²)``."""
+    y, dy = carray(pointer(zero, y), count), carray(pointer(zero, dy), count)
+    dx = carray(pointer(zero, dx), count)
+    for i in range(count):
+        dx[i] = dy[i] * (zero + 1 - y[i] * y[i])
+
+
+@compiled
 def blend(zero, count, a, x, b, y, out):
     """``out = a · x + b · y``, two numbers of the arrays' dtype and two arrays."""
     x, y = carray(pointer(zero, x), count), carray(pointer(zero, y), count)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numba import carray
 
 from devconv._array import Array
+from devconv._fast.compiled import conv
 from devconv._fast.compiled.block import pointer
 from devconv._fast.compiled.memory import filled
 from devconv._fast.compiled.threads import share
@@ -23,7 +22,13 @@ OUT = 5
 def largest(x: Array, w: Plan) -> Array:
     """The largest pixel of each window, ``(N, *out, C)``; NaN wins."""
     y = np.full((x.shape[0], *w.out, x.shape[-1]), -math.inf, x.dtype)
-    _over_rows(_largest, x, y, w)
+    x, geometry, zero = filled(x, x.dtype), _geometry(w), x.dtype.type(0)
+
+    def work(lo: int, hi: int) -> None:
+        _largest(zero, lo, hi, geometry, x.shape[-1], x.ctypes.data, y.ctypes.data)
+
+    rows = x.shape[0] * math.prod(geometry[OUT, :2].tolist())
+    share(rows, work, y.size * math.prod(w.kernel))
     return y
 
 
@@ -44,10 +49,9 @@ def largest_back(dy: Array, x: Array, y: Array, w: Plan) -> Array:
 
 
 def total(x: Array, w: Plan) -> Array:
-    """The sum of each window's pixels, ``(N, *out, C)``."""
-    y = np.zeros((x.shape[0], *w.out, x.shape[-1]), x.dtype)
-    _over_rows(_total, x, y, w)
-    return y
+    """The sum of each window's pixels, ``(N, *out, C)``: each channel meets a kernel of ones."""
+    ones = np.ones((x.shape[-1], 1, *w.kernel), x.dtype)
+    return conv.correlate(x, ones, w, x.shape[-1])
 
 
 def total_back(dy: Array, w: Plan) -> Array:
@@ -60,16 +64,6 @@ def total_back(dy: Array, w: Plan) -> Array:
 
     share(dy.shape[0], work, dy.size * math.prod(w.kernel))
     return dx
-
-
-def _over_rows(walk: Callable[..., Any], x: Array, y: Array, w: Plan) -> None:
-    x, geometry, zero = filled(x, x.dtype), _geometry(w), x.dtype.type(0)
-
-    def work(lo: int, hi: int) -> None:
-        walk(zero, lo, hi, geometry, x.shape[-1], x.ctypes.data, y.ctypes.data)
-
-    rows = x.shape[0] * math.prod(geometry[OUT, :2].tolist())
-    share(rows, work, y.size * math.prod(w.kernel))
 
 
 def _geometry(w: Plan) -> Array:
@@ -115,25 +109,6 @@ def _largest(zero, lo, hi, geometry, channels, x, y):
                         for c in range(channels):
                             pixel, best = x[n, i, j, k, c], y[n, d, h, w, c]
                             y[n, d, h, w, c] = pixel if pixel > best or pixel != pixel else best
-
-
-@compiled
-def _total(zero, lo, hi, geometry, channels, x, y):
-    rows = geometry[OUT, 0] * geometry[OUT, 1]
-    images = (hi + rows - 1) // rows
-    x = _images(geometry, SIZE, zero, x, images, channels)
-    y = _images(geometry, OUT, zero, y, images, channels)
-    for row in range(lo, hi):
-        n, d, h = row // rows, row % rows // geometry[OUT, 1], row % geometry[OUT, 1]
-        d0, d1, dd = _reads(geometry, 0, d)
-        h0, h1, dh = _reads(geometry, 1, h)
-        for w in range(geometry[OUT, 2]):
-            w0, w1, dw = _reads(geometry, 2, w)
-            for i in range(d0, d1, dd):
-                for j in range(h0, h1, dh):
-                    for k in range(w0, w1, dw):
-                        for c in range(channels):
-                            y[n, d, h, w, c] += x[n, i, j, k, c]
 
 
 @compiled

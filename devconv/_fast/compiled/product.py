@@ -67,7 +67,7 @@ def correlate(x: Array, weight: Array, w: Plan, bias: Array | None = None) -> Ar
 
 def input_cotangent(dy: Array, weight: Array, w: Plan) -> Array:
     """``dx (N, *size, C)`` for ``dy (N, *out, O)``."""
-    n, filters, channels = len(dy), *weight.shape[:2]
+    n, filters, channels = len(dy), weight.shape[0], weight.shape[1]
     columns = multiply(dy.reshape(-1, filters), weight.reshape(filters, -1))
     columns = columns.reshape(n, *w.out, channels, *w.kernel)
     slab = np.zeros((n, *_padded(w), channels), dy.dtype)

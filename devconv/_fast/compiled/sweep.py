@@ -239,6 +239,7 @@ def split(length: int, pieces: int) -> list[tuple[int, int]]:
 
 
 def strides(x: Array) -> Array:
-    """Bytes from entry to entry on the four axes and between channels."""
-    n, *rest = x.strides
-    return np.asarray([n, *(0,) * (AXES - len(rest)), *rest], np.int64)
+    """Bytes from entry to entry on the four axes and between channels, of which one has none."""
+    n, *spatial, channel = x.strides
+    channel = x.itemsize if x.shape[-1] == 1 else channel
+    return np.asarray([n, *(0,) * (AXES - 1 - len(spatial)), *spatial, channel], np.int64)

@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import threadpoolctl
 
@@ -59,15 +61,17 @@ def count() -> int:
     """Threads to use: as many as NumPy's BLAS may, which ``threadpoolctl`` and the usual
     environment variables set, or one for each core where there is no such BLAS.
     """  # noqa: D205
-    for pool in _blas().lib_controllers:
-        if pool.user_api == "blas":
-            return max(1, pool.num_threads or 1)
-    return _cores()
+    blas = _blas()
+    return _cores() if blas is None else max(1, blas.num_threads or 1)
 
 
 @lru_cache(maxsize=1)
-def _blas() -> threadpoolctl.ThreadpoolController:
-    return threadpoolctl.ThreadpoolController()
+def _blas() -> Any:
+    """NumPy's BLAS; SciPy, which Numba loads if it is there, brings another one."""
+    found = threadpoolctl.ThreadpoolController().lib_controllers
+    libraries = [library for library in found if library.user_api == "blas"]
+    own = [library for library in libraries if "numpy" in Path(library.filepath).parent.name]
+    return next(iter(own or libraries), None)
 
 
 def _cores() -> int:
