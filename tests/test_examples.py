@@ -185,13 +185,20 @@ def test_digits_reach_the_same_accuracy_everywhere(tmp_path):
     ("spec", "precision"), [("numpy", "float16"), ("torch", "float16"), ("torch", "bfloat16")]
 )
 def test_digits_in_mixed_precision_are_as_accurate(spec, precision, tmp_path):
-    """Within half a percentage point of float32."""
+    """Within half a percentage point of float32, on the held-out images and the same shifted.
+
+    Of the 359 images alone two would be more than that, which another seed moves as far.
+    """
     if spec not in SPECS:
         pytest.skip(f"{spec} is not usable here")
-    accuracies = []
+    digits, accuracies = load("train_digits"), []
+    *_, images, labels = digits.split(*digits.digits())
     for each in ("float32", precision):
-        out = str(tmp_path / each)
-        done = run("train_digits", "--device", spec, "--precision", each, "--out", out)
+        out = tmp_path / each
+        done = run("train_digits", "--device", spec, "--precision", each, "--out", str(out))
         assert done.returncode == 0, done.stderr
-        accuracies.append(float(re.search(r"test accuracy (\d\.\d+)", done.stdout).group(1)))
-    assert accuracies[1] >= accuracies[0] - 0.005, accuracies
+        model = dc.load(digits.network().build(images.shape[1:]), out / "model.safetensors")
+        logits = model(digits.shifted(images, labels)[0])
+        accuracies.append(np.mean(np.argmax(logits, axis=1) == np.tile(labels, 5)))
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.005)
+    assert accuracies[0] > 0.985
