@@ -22,7 +22,7 @@ _STRETCHES = 4
 
 PRODUCTS = 16
 """Products that a thread adds up in the time in which it moves one number."""
-ALONE = 500_000
+ALONE = 2_000_000
 """Numbers that, about, are done before another thread is awake."""
 
 
