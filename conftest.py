@@ -4,6 +4,4 @@ from __future__ import annotations
 
 import importlib.util
 
-collect_ignore_glob = (
-    [] if importlib.util.find_spec("numba") else ["devconv/_fast/compiled/*.py"]
-)
+collect_ignore_glob = [] if importlib.util.find_spec("numba") else ["devconv/_fast/compiled/*.py"]

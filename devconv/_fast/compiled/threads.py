@@ -1,66 +1,150 @@
 """Work shared between threads: counted pieces, claimed one stretch after another.
 
 What a piece computes never depends on who computes it, so neither do results. Compiled
-functions leave Python's lock alone while they run.
+functions leave Python's lock alone while they run. A worker that has nothing to do looks out
+for the next job for a moment before it sleeps: waking a thread takes as long as many an
+operation on small images.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import threadpoolctl
 
-_STRETCHES = 4
-"""Stretches for each thread: enough that a thread that was held up leaves its work to others."""
-
+from devconv._fast.compiled.block import look
+from devconv._fast.compiled.windows import compiled
 
 PRODUCTS = 16
 """Products that a thread adds up in the time in which it moves one number."""
-ALONE = 2_000_000
-"""Numbers that, about, are done before another thread is awake."""
+ALONE = 1_000_000
+"""Numbers that, about, are moved before another thread has begun."""
+_STRETCHES = 4
+"""Most stretches for each thread: a thread that was held up leaves its work to others. Where
+there is little work there are fewer, for between two of them a thread waits for Python's lock."""
+_LOOKS = 100_000
+"""How often a worker looks out for work before it sleeps: about a tenth of a millisecond."""
+
+_MOMENT = 10_000
+"""How often it looks on after that, while whoever posted the work leaves Python's lock."""
+
+Work = Callable[[int, int], None]
 
 
-def share(pieces: int, work: Callable[[int, int], None], effort: int) -> None:
+def share(pieces: int, work: Work, effort: int) -> None:
     """Call ``work(first, last)`` for stretches that together are ``range(pieces)``.
 
-    The calling thread works too, and takes over what no other thread has begun; it works
-    alone if the ``effort``, in numbers to be multiplied or moved, is small.
+    The calling thread works too, and does what no other thread has begun; it works alone if
+    the ``effort``, in numbers to be moved, is small.
     """
     threads = 1 if effort < ALONE else min(count(), pieces)
     if threads <= 1:
         work(0, pieces)
         return
-    stretches = min(pieces, _STRETCHES * threads)
-    turns = itertools.count()
-
-    def take_turns() -> None:
-        while (turn := next(turns)) < stretches:
-            work(turn * pieces // stretches, (turn + 1) * pieces // stretches)
-
-    others = [_pool().submit(take_turns) for _ in range(threads - 1)]
-    try:
-        take_turns()
-    finally:
-        _settle(others)
+    each = max(1, min(_STRETCHES, effort // (2 * ALONE)))
+    job = _Job(pieces, work, min(pieces, each * threads))
+    for worker in _workers(threads - 1):
+        worker.post(job)
+    job.run()
+    job.wait()
 
 
-def _settle(others: list[Future[None]]) -> None:
-    failed = [f.exception() for f in others if not f.cancel()]
-    for error in failed:
-        if error is not None:
-            raise error
+class _Job:
+    """Stretches of some work: each is claimed once, and counted when it is done."""
+
+    def __init__(self, pieces: int, work: Work, stretches: int) -> None:
+        self._pieces, self._work, self._stretches = pieces, work, stretches
+        self._turns = itertools.count()
+        self._done = np.zeros(1, np.int64)
+        self._lock = threading.Lock()
+        self._errors: list[BaseException] = []
+
+    def run(self) -> None:
+        """Claim stretches and work on them, until none is left."""
+        pieces, stretches = self._pieces, self._stretches
+        while (turn := next(self._turns)) < stretches:
+            try:
+                self._work(turn * pieces // stretches, (turn + 1) * pieces // stretches)
+            except BaseException as error:  # told to whoever shared the work
+                self._errors.append(error)
+            finally:
+                with self._lock:
+                    self._done[0] += 1
+
+    def wait(self) -> None:
+        """Until all stretches are done; raises what one of them raised."""
+        address = self._done.ctypes.data
+        while _changed(address, self._stretches, _LOOKS) != self._stretches:
+            pass
+        if self._errors:
+            raise self._errors[0]
+
+
+class _Worker(threading.Thread):
+    """A thread that runs the jobs posted to it."""
+
+    def __init__(self) -> None:
+        super().__init__(name="devconv", daemon=True)
+        self._jobs: deque[_Job] = deque()
+        self._posted = np.zeros(1, np.int64)
+        self._is_asleep = False
+        self._alarm = threading.Event()
+
+    def post(self, job: _Job) -> None:
+        """Have a job run beside what this thread does next."""
+        self._jobs.append(job)
+        self._posted[0] += 1
+        if self._is_asleep:
+            self._alarm.set()
+
+    def run(self) -> None:
+        """Run jobs as they come; look out for the next one, then sleep."""
+        address, seen = self._posted.ctypes.data, 0
+        while True:
+            _looked_out(address, seen, _LOOKS)
+            seen = int(self._posted[0])
+            if not self._jobs:
+                self._is_asleep = True
+                if not self._jobs:
+                    self._alarm.wait()
+                self._is_asleep = False
+                self._alarm.clear()
+            while self._jobs:
+                self._jobs.popleft().run()
+
+
+@compiled
+def _changed(address, wanted, looks):
+    """The number at an address, when it is the one wanted or after so many looks."""
+    for _ in range(looks):
+        if look(address) == wanted:
+            break
+    return look(address)
+
+
+@compiled
+def _looked_out(address, known, looks):
+    """Return a moment after the number at an address has changed, or after so many looks."""
+    for _ in range(looks):
+        if look(address) != known:
+            break
+    for _ in range(_MOMENT):
+        look(address)
 
 
 def count() -> int:
-    """Threads to use: as many as NumPy's BLAS may, which ``threadpoolctl`` and the usual
-    environment variables set, or one for each core where there is no such BLAS.
-    """  # noqa: D205
+    """How many threads to use: as many as NumPy's BLAS may, or one for each core without it.
+
+    ``threadpoolctl`` and the usual environment variables set that number.
+    """
     blas = _blas()
     return _cores() if blas is None else max(1, blas.num_threads or 1)
 
@@ -80,10 +164,20 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, _cores() - 1), thread_name_prefix="devconv")
+_crew: list[_Worker] = []
+_hiring = threading.Lock()
+
+
+def _workers(number: int) -> list[_Worker]:
+    """So many workers, which wait for jobs."""
+    if len(_crew) < number:
+        with _hiring:
+            while len(_crew) < number:
+                worker = _Worker()
+                worker.start()
+                _crew.append(worker)
+    return _crew[:number]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_crew.clear)  # threads do not survive a fork
