@@ -460,6 +460,43 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert done.stdout.strip() == "0", done.stderr
 
 
+def test_scratch_memory_that_is_too_large_to_keep_lives_as_long_as_it_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from devconv._fast import scratch
+
+    monkeypatch.setattr(scratch, "KEPT", 0)
+    x, weight, dy = conv_arrays((2, 40, (9, 9), 70, (3, 3), {"padding": 1}), np.float32)
+    plain = conv_call(last(x), weight, last(dy), {"padding": 1})
+    made: list[np.ndarray] = []
+    empty = np.empty
+
+    def poisoned(*args: Any, **options: Any) -> np.ndarray:
+        """What is freed too early is soon somebody else's."""
+        made.append(np.full(100_000, np.nan, np.float32))
+        return empty(*args, **options)
+
+    monkeypatch.setattr(scratch.np, "empty", poisoned)
+    for algorithm in ("gemm", "winograd"):
+        options = {"padding": 1, "algorithm": algorithm}
+        for a, b in zip(conv_call(last(x), weight, last(dy), options), plain, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
+def test_without_a_folder_for_its_cache_numba_compiles_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = windows.njit
+
+    def strict(cache: bool = False, **how: Any) -> Any:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return original(**how)
+
+    monkeypatch.setattr(windows, "njit", strict)
+    assert windows.compiled(lambda a: a + 1)(2) == 3
+
+
 # --- the switch ---
 
 

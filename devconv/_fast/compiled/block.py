@@ -23,7 +23,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
+
+def _has_wide_vectors() -> bool:
+    """Whether the processor has AVX-512; a processor that LLVM cannot ask has not."""
+    try:
+        return bool(llvm.get_host_cpu_features().get("avx512f"))
+    except RuntimeError:
+        return False
+
+
+_WIDE = _has_wide_vectors()
 VECTOR_BYTES = 64 if _WIDE else 32
 VECTORS = 2
 ROWS = 14 if _WIDE else 6

@@ -71,10 +71,11 @@ def _walk(x: Array, bank: Bank, y: Array, bias: Array | None = None) -> None:
     y_strides[windows.ROW] *= group
 
     def work(lo: int, hi: int) -> None:
+        slab = _slab(job, x)
         windows.correlate(
             zero, lo, hi, bank.kind, job.boxes, job.geometry, job.along, x.shape[-1], bank.groups,
             bank.channels, bank.outputs, x.ctypes.data, x_strides, packed.ctypes.data,
-            masks.ctypes.data, start.ctypes.data, y.ctypes.data, y_strides, _slab(job, x),
+            masks.ctypes.data, start.ctypes.data, y.ctypes.data, y_strides, _address(slab),
             x.itemsize,
         )  # fmt: skip
 
@@ -101,10 +102,11 @@ def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, groups: int) -
     x_strides, dy_strides = sweep.strides(x), sweep.strides(dy)
 
     def work(lo: int, hi: int) -> None:
+        slab = _slab(job, x)
         windows.kernel_cotangent(
             zero, lo, hi, kind, units, job.boxes, job.geometry, job.along, x.shape[-1], groups,
             channels, outputs, x.ctypes.data, x_strides, dy.ctypes.data, dy_strides,
-            sums.ctypes.data, zeros.ctypes.data, _slab(job, x), x.itemsize,
+            sums.ctypes.data, zeros.ctypes.data, _address(slab), x.itemsize,
         )  # fmt: skip
 
     share(len(units), work, dy.size * taps * channels // PRODUCTS)
@@ -129,11 +131,16 @@ def units_of(
     return parts, np.asarray(units, np.int64)
 
 
-def _slab(job: sweep.Job, x: Array) -> int:
-    """Where this thread copies slabs to; 0 where they are read in place."""
+def _slab(job: sweep.Job, x: Array) -> Array | None:
+    """Memory of this thread to copy slabs to; ``None`` where they are read in place."""
     if job.is_padded or (x.strides[-1] != x.itemsize and x.shape[-1] > 1):
-        return scratch(job.slab).ctypes.data
-    return 0
+        return scratch(job.slab)
+    return None
+
+
+def _address(memory: Array | None) -> int:
+    """Where memory begins; 0 for none. Whoever uses it must hold on to the memory."""
+    return 0 if memory is None else memory.ctypes.data
 
 
 def _flat(

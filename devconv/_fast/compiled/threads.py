@@ -179,5 +179,12 @@ def _workers(number: int) -> list[_Worker]:
     return _crew[:number]
 
 
+def _start_anew() -> None:
+    """In a forked child, where threads do not survive and a lock may be held by one of them."""
+    global _hiring
+    _crew.clear()
+    _hiring = threading.Lock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_crew.clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_start_anew)

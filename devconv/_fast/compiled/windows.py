@@ -9,6 +9,9 @@ scratch memory with zeros around it, or read where it lies if nothing is missing
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -36,7 +39,14 @@ kernel apart, which is often a power of two."""
 MISSING = -(2**63)
 """In place of an offset where there is no tap: no array is as large."""
 
-compiled = njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """The function compiled when it is first called, and kept on disk where there is room."""
+    how = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+    try:
+        return njit(cache=True, **how)(function)
+    except RuntimeError:  # Numba finds no folder that it may write to
+        return njit(**how)(function)
 
 
 @compiled

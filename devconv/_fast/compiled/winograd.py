@@ -74,10 +74,11 @@ def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, tile: int) -> 
     x_strides, dy_strides = sweep.strides(x), sweep.strides(dy)
 
     def work(lo: int, hi: int) -> None:
+        _memory, rooms = _rooms(sizes)
         _kernel_cotangent(
             zero, lo, hi, tile, units, job.boxes, job.geometry, back.geometry, channels, outputs,
             x.ctypes.data, x_strides, dy.ctypes.data, dy_strides, sums.ctypes.data,
-            zeros.ctypes.data, start, _rooms(sizes), x.itemsize,
+            zeros.ctypes.data, start, rooms, x.itemsize,
         )  # fmt: skip
 
     share(len(units), work, len(job.boxes) * tiles * points * channels * outputs // PRODUCTS)
@@ -110,10 +111,11 @@ def _walk(x: Array, bank: Bank, out: Shape, before: Shape, tile: int, bias: Arra
     x_strides, y_strides, edges = sweep.strides(x), sweep.strides(y), np.asarray(out, np.int64)
 
     def work(lo: int, hi: int) -> None:
+        _memory, rooms = _rooms(sizes)
         _correlate(
             zero, lo, hi, tile, job.boxes, job.geometry, channels, outputs, x.ctypes.data,
             x_strides, kernels.ctypes.data, start.ctypes.data, y.ctypes.data, y_strides, edges,
-            zeros.ctypes.data, none, _rooms(sizes), x.itemsize,
+            zeros.ctypes.data, none, rooms, x.itemsize,
         )  # fmt: skip
 
     share(len(job.boxes), work, len(job.boxes) * tiles * points * channels * outputs // PRODUCTS)
@@ -172,10 +174,11 @@ def _tiles(job: sweep.Job) -> int:
     return int((boxes[:, 1::2] - boxes[:, ::2]).prod(axis=1).max())
 
 
-def _rooms(sizes: list[int]) -> Array:
-    """Addresses of scratch memory of this thread, one for each size in bytes."""
+def _rooms(sizes: list[int]) -> tuple[Array, Array]:
+    """Scratch memory of this thread, to be held on to, and an address in it for each size."""
     apart = [-(-size // 64) * 64 for size in sizes]
-    return scratch(sum(apart)).ctypes.data + np.cumsum([0, *apart[:-1]])
+    memory = scratch(sum(apart))
+    return memory, memory.ctypes.data + np.cumsum([0, *apart[:-1]])
 
 
 @compiled
