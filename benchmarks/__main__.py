@@ -18,13 +18,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
+    accuracy,
     convolution,
     gpu,
     growth,
@@ -40,7 +40,7 @@ from benchmarks import (
 )
 from benchmarks.networks import NETWORKS
 from benchmarks.options import Options, Table
-from benchmarks.place import DTYPES, Place, installed
+from benchmarks.place import DTYPES, Place
 from benchmarks.report import RESULTS, heading, save
 from benchmarks.shapes import SHAPES
 
@@ -64,7 +64,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = [*TABLES, "all", "gpu", "picture"]
+    what = [*TABLES, "all", "gpu", "picture", "accuracy"]
     parser.add_argument("what", nargs="?", choices=what, default="convolution")
     parser.add_argument("--device", choices=list(DTYPES), help="cpu, but cuda for gpu")
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), help="some only")
@@ -125,11 +125,10 @@ def draw(out: Path) -> None:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    given = sys.argv[1:] if given is None else given
-    if given[:1] == ["accuracy"] and installed("benchmarks.accuracy"):
-        importlib.import_module("benchmarks.accuracy").main(given[1:])
+    said = arguments(sys.argv[1:] if given is None else given)
+    if said.what == "accuracy":
+        accuracy.main(["--record"] if said.record else [])
         return
-    said = arguments(given)
     if said.what == "picture":
         draw(said.out)
         return

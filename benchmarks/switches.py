@@ -1,7 +1,4 @@
-"""The library's own switches, all in this one file: adapt it when one gets another name.
-
-A table leaves out what the library at hand cannot be switched to.
-"""
+"""The library's own switches, and the number of threads that everybody has."""
 
 from __future__ import annotations
 
@@ -31,9 +28,6 @@ def written_once() -> AbstractContextManager[Any]:
     return generic()
 
 
-# --- To adapt: how the library is told to do without Numba. ---
-
-
 def has_numba() -> bool:
     """Whether the library computes with Numba now, so that doing without is another matter."""
     return os.environ.get("DEVCONV_NUMBA", "") != "0" and bool(_fast.numpy.compiled())
@@ -44,20 +38,9 @@ def numpy_alone() -> AbstractContextManager[Any]:
     return _fast.numba(False)
 
 
-# --- To adapt: dc.precision. ---
-
-
-def has_precision() -> bool:
-    """Whether the library may be told to trade digits for speed."""
-    return callable(getattr(dc, "precision", None))
-
-
 def fast() -> AbstractContextManager[Any]:
     """With digits traded for speed."""
-    return importlib.import_module("devconv").precision("fast")
-
-
-# --- To adapt: how many threads everybody has. ---
+    return dc.precision("fast")
 
 
 def limit(threads: int) -> None:
@@ -66,9 +49,6 @@ def limit(threads: int) -> None:
     threadpoolctl.threadpool_limits(threads)
     if installed("torch"):
         importlib.import_module("torch").set_num_threads(threads)
-    if installed("numba"):
-        numba = importlib.import_module("numba")
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 
 @contextmanager
@@ -85,7 +65,6 @@ def variants(is_gpu: bool = False) -> dict[str, Switch]:
     found: dict[str, Switch] = {"devconv": as_it_is}
     if not is_gpu and has_numba():
         found["NumPy alone"] = numpy_alone
-    if has_precision():
-        found["devconv fast"] = fast
+    found["devconv fast"] = fast
     found["written once"] = written_once
     return found

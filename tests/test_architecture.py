@@ -27,7 +27,7 @@ ORDER = (
     ("layers",),
     ("models", "optim"),
     ("data", "checkpoint", "training"),
-    ("interop", "distributed", "explain", "plots", "testing"),
+    ("plots", "testing"),
     ("doctor",),
     ("cli",),
     ("__main__",),
@@ -45,7 +45,6 @@ MAY_NAME_A_LIBRARY = {
     "data",
     "plots",
     "testing",
-    "interop",
     "doctor",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
+import platform
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -20,10 +21,16 @@ from devconv._fast.strides import layout
 
 @lru_cache(maxsize=1)
 def compiled() -> Mapping[str, Callable[..., Any]]:
-    """The routes that Numba compiles, if it is there; importing it waits until here."""
+    """The routes that Numba compiles, if it is there; importing it waits until here.
+
+    On x86 alone: elsewhere a masked vector is taken apart, and nothing is measured. An
+    installation of Numba that is broken, in whatever way, is as good as none; the doctor says so.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return {}
     try:
         return importlib.import_module("devconv._fast.compiled").ROUTES
-    except ImportError:
+    except Exception:
         return {}
 
 

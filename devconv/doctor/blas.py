@@ -121,7 +121,9 @@ def _threads(blas: Blas, api: str) -> list[Finding]:
     cause = f"{setter}={blas.environment[setter]}" if setter else ""
     if blas.threads > blas.cpus:
         text = f"{blas.threads} threads share {plural(blas.cpus, 'CPU')} and wait for each other"
-        fix = unset(setter) if setter else export(names[0] if names else "", blas.cpus)
+        fix = (
+            unset(setter) if setter else export(names[0] if names else "OMP_NUM_THREADS", blas.cpus)
+        )
         return [Finding("BLAS", f"{text} ({cause})" if cause else text, (fix,))]
     if not setter:
         return []

@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata, util
 from typing import Any
 
 from devconv import _detect
@@ -106,8 +105,6 @@ def look_at_cupy(driver: Driver | None) -> tuple[list[Place], list[Finding]]:
             name, memory = _cupy_properties(cupy, index)
             place = Place(spec, "cupy", True, name, memory)
         places.append(place)
-    if any(place.usable for place in places):
-        findings = [*findings, *_cudnn()]
     return places, findings
 
 
@@ -157,19 +154,6 @@ def _two_wheels(wheels: Sequence[str], driver: Driver | None) -> list[Finding]:
     text = f"{' and '.join(wheels)} are both installed and share their files"
     fix = reinstall_cupy(wheels, driver.cuda if driver else "")
     return [Finding("GPU", text, fix, wrong=True)]
-
-
-def _cudnn() -> list[Finding]:
-    """The front end of cuDNN, where this devconv has an extra for it."""
-    extras: list[str] = []
-    with suppress(metadata.PackageNotFoundError):
-        extras = metadata.metadata("devconv").get_all("Provides-Extra") or []
-    if "cudnn" not in extras or util.find_spec("cudnn") is not None:
-        return []
-    fix = 'pip install "devconv[cuda12,cudnn]"'
-    return [
-        Finding("cuDNN", "its front end is not installed: convolutions on GPUs are slower", (fix,))
-    ]
 
 
 def _cupy_properties(cupy: Any, index: int) -> tuple[str, int | None]:

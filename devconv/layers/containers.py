@@ -67,7 +67,7 @@ def chain_vjp(scope: Scope, layers: Layers, x: Array) -> tuple[Array, Pullback]:
         for back in reversed(backs):
             dy, grads = back(dy)
             shares.append(grads)
-        return dy, summed(*reversed(shares))
+        return dy if scope.wants_dx else None, summed(*reversed(shares))
 
     return x, pullback
 
@@ -223,7 +223,8 @@ class Residual(Layer):
                 dy, _ = activation_back(dy)
             dx, grads = body_back(dy)
             dx_beside, grads_beside = shortcut_back(dy)
-            return dx + dx_beside, summed(grads, grads_beside)
+            grads = summed(grads, grads_beside)
+            return dx + dx_beside if scope.wants_dx else None, grads
 
         return y, pullback
 

@@ -8,6 +8,7 @@ is known on the device alone: nothing waits for it, all is chosen by ``where``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -104,9 +105,12 @@ class LossScale:
                 name: _array.as_array(grad * _array.cast(inverse, grad.dtype))
                 for name, grad in grads.items()
             }
-            # A sum is finite if all its terms are, and one pass where two would be needed.
-            sums = [_array.cast(xp.sum(grad), scale.dtype) for grad in unscaled.values()]
-            finite = xp.all(xp.isfinite(xp.stack([scale, *sums])))
+            largest = [
+                _array.cast(xp.max(xp.abs(grad)), scale.dtype)
+                for grad in unscaled.values()
+                if math.prod(grad.shape)
+            ]
+            finite = xp.all(xp.isfinite(xp.stack([scale, *largest])))
         return unscaled, _array.as_array(finite)
 
     def advance(self, state: Arrays, finite: Array) -> dict[str, Array]:

@@ -12,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from tqdm import tqdm
@@ -29,14 +28,13 @@ from devconv.layers.hints import no_layer
 from devconv.layers.mixed import Mixed
 from devconv.layers.pure import loss_and_grad
 from devconv.optim import Optimizer
-from devconv.precision import precision as level
 from devconv.training.history import History
 from devconv.training.loss_scale import LossScale, chosen
 from devconv.training.metrics import accuracy
 
 Metric = Callable[..., Array]
 
-PRECISIONS = ("float32", "tf32", *_array.HALF)
+PRECISIONS = ("float32", *_array.HALF)
 
 
 class Trainer:
@@ -51,8 +49,7 @@ class Trainer:
             0-d array`` by name; accuracy by default where the loss is ``cross_entropy``.
         precision: ``"float32"`` computes in the model's own dtype. ``"float16"`` and
             ``"bfloat16"`` cast parameters and batches for each pass; parameters, moments,
-            statistics, losses and gradients in the optimizer's hands are float32. ``"tf32"`` is
-            ``dc.precision("fast")`` around each pass on a CUDA device, else ``"float32"``.
+            statistics, losses and gradients in the optimizer's hands are float32.
         loss_scale: the rules of the loss scale that ``"float16"`` needs; by default those of
             ``torch.amp.GradScaler``.
 
@@ -91,11 +88,6 @@ class Trainer:
             self.precision = choice("precision", precision, PRECISIONS)
             self.loss_scale = _rules(precision, loss_scale)
             self._mixed = Mixed(model, precision) if precision in _array.HALF else None
-            if precision == "tf32" and model.dtype != "float32":
-                raise InvalidType(
-                    f'precision="tf32" is about float32, the model is {model.dtype}; '
-                    'say precision="float32", which is the model\'s own dtype'
-                )
         self.scale_state: dict[str, Array] | None = None
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.loss_options = dict(loss_options or {})
@@ -190,7 +182,7 @@ class Trainer:
         """One step on one batch: ``(loss, prediction, targets)``, without waiting for them."""
         x, *others = self._moved(batch)
         targets = tuple(others)
-        with self._level(), self.model._whole_or_not_at_all():
+        with self.model._whole_or_not_at_all():
             if self.loss_scale is not None:
                 loss, prediction = self._scaled_step(self.loss_scale, x, targets)
             else:
@@ -235,16 +227,9 @@ class Trainer:
             return self.scale_state
         return {name: to_device(each, x) for name, each in self.scale_state.items()}
 
-    def _level(self) -> AbstractContextManager[Any]:
-        """How many digits a pass may give up: for TF32, which only CUDA devices have."""
-        if self.precision == "tf32" and self.model.device.place.startswith("cuda"):
-            return level("fast")
-        return nullcontext()
-
     def _infer(self, x: Array) -> Array:
         """The model's prediction, as it computes in training."""
-        with self._level():
-            return self.model(x) if self._mixed is None else self._mixed(x)
+        return self.model(x) if self._mixed is None else self._mixed(x)
 
     def evaluate(self, batches: Iterable[tuple[Any, ...]]) -> dict[str, float]:
         """The mean loss and metrics of the model as it infers, over batches.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -198,20 +197,6 @@ def test_gpus_that_work(cupy: FakeCuPy) -> None:
     places, findings = look_at_cupy(H200)
     assert places == [Place(f"cuda:{i}", "cupy", True, "Fake", 2**30) for i in (0, 1)]
     assert findings == []
-
-
-def test_cudnn_where_there_is_an_extra_for_it(
-    monkeypatch: pytest.MonkeyPatch, cupy: FakeCuPy
-) -> None:
-    extras = ["cuda12"]
-    told = SimpleNamespace(get_all=lambda name: extras)
-    monkeypatch.setattr(metadata, "metadata", lambda name: told)
-    monkeypatch.setattr(room.util, "find_spec", lambda name: None)
-    assert look_at_cupy(H200)[1] == []
-    extras.append("cudnn")
-    (finding,) = look_at_cupy(H200)[1]
-    assert (finding.about, finding.wrong) == ("cuDNN", False)
-    assert finding.fix == ('pip install "devconv[cuda12,cudnn]"',)
 
 
 def test_a_device_asked_for_that_cannot_be_used(

@@ -496,13 +496,13 @@ def test_half_precision(case: Case, backend: Backend, dtype: str) -> None:
 
 
 def some_of_each() -> list[Any]:
-    """The first case of each room's operations; the last one of each operation marked slow."""
+    """The first case of each room's operations; the last one of each operation marked long."""
     first = {case.op.__wrapped__.__module__: case for case in reversed(CASES)}
     later = {case.op.__name__: case for case in CASES if case.draw()[0].ndim > 0}
     chosen = {str(case): case for case in (*first.values(), *later.values())}
     fast = {str(case) for case in first.values()}
     return [
-        pytest.param(case, id=name, marks=[] if name in fast else [pytest.mark.slow])
+        pytest.param(case, id=name, marks=[] if name in fast else [pytest.mark.long])
         for name, case in chosen.items()
     ]
 

@@ -343,3 +343,27 @@ def test_a_padded_first_layer_has_the_same_gradients(mode: str) -> None:
     every = pullback(F.mse_loss.vjp(y, target)[1](np.ones((), dtype="float32"))[0])[1]
     for name, grad in every.items():
         np.testing.assert_array_equal(grads[name], grad)
+
+
+@pytest.mark.parametrize("shortcut", [None, "projection"])
+def test_a_residual_first_layer_learns(shortcut: str | None) -> None:
+    project = dc.Conv2d(3, 3, 1) if shortcut else None
+    body = dc.Sequential(dc.ReLU(), dc.Conv2d(3, 3, 3, padding=1))
+    model = dc.Sequential(
+        dc.Residual(body, project, activation="relu"), dc.Flatten(), dc.Dense(None, 2)
+    ).build((3, 4, 4), seed=0)
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype("float32")
+    target = np.zeros((2, 2), dtype="float32")
+    grads = dc.value_and_grad(model, F.mse_loss)(x, target)[1]
+    y, pullback = model.vjp(x)
+    every = pullback(F.mse_loss.vjp(y, target)[1](np.ones((), dtype="float32"))[0])[1]
+    assert grads.keys() == every.keys()
+    for name, grad in every.items():
+        np.testing.assert_array_equal(grads[name], grad)
+
+
+def test_layers_without_parameters_go_back_to_nothing() -> None:
+    model = dc.Sequential(dc.ReLU(), dc.Flatten())
+    x, target = np.ones((2, 3, 4), dtype="float32"), np.ones((2, 12), dtype="float32")
+    loss, grads = dc.value_and_grad(model, F.mse_loss)(x, target)
+    assert (float(loss), grads) == (0.0, {})

@@ -181,7 +181,7 @@ def test_torch_compile() -> None:
     checks.assert_compiles(tiny(), (3, 32, 32))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_under_torch_compile() -> None:
     checks.assert_compiles(convnext_tiny(checks.CLASSES), (3, 64, 64))
 
@@ -190,7 +190,7 @@ def test_a_pickle() -> None:
     checks.assert_pickles(tiny(), (3, 32, 32))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_step_under_torch_compile() -> None:
     checks.assert_step_compiles(tiny(), (3, 32, 32))
 

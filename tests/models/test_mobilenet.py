@@ -162,7 +162,7 @@ def test_torch_compile() -> None:
     checks.assert_compiles(tiny(), (3, 16, 16))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_under_torch_compile() -> None:
     checks.assert_compiles(mobilenet_v2(checks.CLASSES), (3, 64, 64))
 
@@ -171,7 +171,7 @@ def test_a_pickle() -> None:
     checks.assert_pickles(tiny(), (3, 16, 16))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_step_under_torch_compile() -> None:
     checks.assert_step_compiles(tiny(), (3, 16, 16))
 

@@ -243,7 +243,7 @@ def test_torch_compile(kind: str) -> None:
     checks.assert_compiles(tiny(kind), (3, 32, 32))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @EACH
 def test_the_whole_under_torch_compile(make: Callable[..., Sequential]) -> None:
     checks.assert_compiles(make(checks.CLASSES), (3, 64, 64))
@@ -254,7 +254,7 @@ def test_a_pickle(kind: str) -> None:
     checks.assert_pickles(tiny(kind), (3, 32, 32))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_under_torch_compile(kind: str) -> None:
     checks.assert_step_compiles(tiny(kind), (3, 32, 32))

@@ -148,13 +148,13 @@ def test_torch_compile() -> None:
     checks.assert_compiles(tiny(), (3, 16, 16))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @EACH
 def test_the_whole_under_torch_compile(make: Callable[..., Sequential]) -> None:
     checks.assert_compiles(make(checks.CLASSES), (3, 224, 224))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_small_one_under_torch_compile() -> None:
     checks.assert_compiles(vgg_small(checks.CLASSES), (3, 32, 32))
 
@@ -163,7 +163,7 @@ def test_a_pickle() -> None:
     checks.assert_pickles(tiny(), (3, 16, 16))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_step_under_torch_compile() -> None:
     checks.assert_step_compiles(tiny(), (3, 16, 16))
 

@@ -955,24 +955,6 @@ class Watch(dc.Layer):
 
 
 @pytest.mark.parametrize(
-    ("precision", "where", "wanted"),
-    [("tf32", "cpu", "exact"), ("tf32", "cuda:0", "fast"), ("float32", "cuda:0", "exact")],
-)
-def test_tf32_is_for_cuda(
-    precision: str, where: str, wanted: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watch = Watch()
-    model = dc.Sequential(watch, dc.Dense(2, 3)).build()
-    made = dc.Trainer(model, F.cross_entropy, dc.optim.SGD(model), precision=precision)
-    monkeypatch.setattr(dc.Device, "place", property(lambda self: where))
-    made.step(clouds())
-    made.evaluate([clouds()])
-    made.predict(clouds()[0])
-    assert watch.levels == [wanted] * 3
-    assert dc.precision() == "exact"
-
-
-@pytest.mark.parametrize(
     ("device", "dtype", "options", "error", "message"),
     [
         (
@@ -980,7 +962,7 @@ def test_tf32_is_for_cuda(
             "float32",
             {"precision": "fp16"},
             InvalidValue,
-            "precision must be one of 'float32', 'tf32', 'float16', 'bfloat16', got 'fp16'",
+            "precision must be one of 'float32', 'float16', 'bfloat16', got 'fp16'",
         ),
         (
             "cpu",
@@ -1002,13 +984,6 @@ def test_tf32_is_for_cuda(
             {"precision": "float16"},
             InvalidType,
             r"expected a model with float32 parameters, which are cast for each pass, got float64",
-        ),
-        (
-            "cpu",
-            "float64",
-            {"precision": "tf32"},
-            InvalidType,
-            r'precision="tf32" is about float32, the model is float64; say precision="float32"',
         ),
         (
             "cpu",

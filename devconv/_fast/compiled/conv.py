@@ -123,7 +123,7 @@ def units_of(
     """
     panels = groups * -(-outputs // windows.panel_width(itemsize))
     parts = max(1, min(PARTS, boxes, PART_BYTES // weight_bytes))
-    if parts < PARTS // 4 <= panels:
+    if parts < min(panels, PARTS // 4):
         edges = sweep.split(panels, min(panels, count()))
         return 1, np.asarray([(0, boxes, lo, hi, 0) for lo, hi in edges], np.int64)
     edges = sweep.split(boxes, parts)

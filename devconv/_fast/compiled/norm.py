@@ -28,15 +28,13 @@ def channel_norm(
     wide = np.float64
     rate = 1.0 / np.sqrt(np.maximum(var.astype(wide) + eps, np.finfo(x.dtype).smallest_normal))
     gain = rate if weight is None else rate * weight
-    offset = (0.0 if bias is None else bias) - mean.astype(wide) * gain
+    offset = np.zeros(channels) if bias is None else bias
     y = np.empty(x.shape, x.dtype)
-    zero, factors = x.dtype.type(0), (gain.astype(x.dtype), offset.astype(x.dtype))
+    zero, terms = x.dtype.type(0), [v.astype(x.dtype) for v in (mean, gain, offset)]
 
     def work(lo: int, hi: int) -> None:
         first = lo * channels * x.itemsize
-        passes.scale(
-            zero, hi - lo, channels, x.ctypes.data + first, *factors, y.ctypes.data + first
-        )
+        passes.scale(zero, hi - lo, channels, x.ctypes.data + first, *terms, y.ctypes.data + first)
 
     share(rows, work, y.size)
 
@@ -47,15 +45,15 @@ def channel_norm(
         slope, shift = np.zeros(channels), np.zeros(channels)
         if given is None:
             slope = -gain * flow * rate * rate / rows
-            shift = -gain * level / rows - slope * mean
+            shift = -gain * level / rows
         dx = np.empty(x.shape, x.dtype)
-        terms = [v.astype(x.dtype) for v in (gain, slope, shift)]
+        factors = [v.astype(x.dtype) for v in (gain, slope, shift)]
 
         def work(lo: int, hi: int) -> None:
             first = lo * channels * x.itemsize
             passes.combine(
-                zero, hi - lo, channels, dy.ctypes.data + first, terms[0],
-                x.ctypes.data + first, terms[1], terms[2], dx.ctypes.data + first,
+                zero, hi - lo, channels, dy.ctypes.data + first, factors[0],
+                x.ctypes.data + first, terms[0], factors[1], factors[2], dx.ctypes.data + first,
             )  # fmt: skip
 
         share(rows, work, dx.size)

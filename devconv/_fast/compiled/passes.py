@@ -72,12 +72,12 @@ def moments(zero, lo, hi, rows, channels, x, means, squares):
 
 
 @compiled
-def scale(zero, rows, channels, x, gain, offset, y):
-    """``y = x · gain + offset``, channel by channel."""
+def scale(zero, rows, channels, x, mean, gain, offset, y):
+    """``y = (x - mean) · gain + offset``, channel by channel."""
     x, y = carray(pointer(zero, x), (rows, channels)), carray(pointer(zero, y), (rows, channels))
     for i in range(rows):
         for c in range(channels):
-            y[i, c] = x[i, c] * gain[c] + offset[c]
+            y[i, c] = (x[i, c] - mean[c]) * gain[c] + offset[c]
 
 
 @compiled
@@ -95,13 +95,13 @@ def flows(zero, lo, hi, rows, channels, x, mean, dy, levels, products):
 
 
 @compiled
-def combine(zero, rows, channels, dy, gain, x, slope, offset, dx):
-    """``dx = dy · gain + x · slope + offset``, channel by channel."""
+def combine(zero, rows, channels, dy, gain, x, mean, slope, offset, dx):
+    """``dx = dy · gain + (x - mean) · slope + offset``, channel by channel."""
     x, dy = carray(pointer(zero, x), (rows, channels)), carray(pointer(zero, dy), (rows, channels))
     dx = carray(pointer(zero, dx), (rows, channels))
     for i in range(rows):
         for c in range(channels):
-            dx[i, c] = dy[i, c] * gain[c] + x[i, c] * slope[c] + offset[c]
+            dx[i, c] = dy[i, c] * gain[c] + (x[i, c] - mean[c]) * slope[c] + offset[c]
 
 
 @compiled

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
@@ -45,16 +46,18 @@ def share(pieces: int, work: Work, effort: int) -> None:
     The calling thread works too, and does what no other thread has begun; it works alone if
     the ``effort``, in numbers to be moved, is small.
     """
-    threads = 1 if effort < ALONE else min(count(), pieces)
+    threads = min(count(), pieces, 1 + effort // ALONE)
     if threads <= 1:
         work(0, pieces)
         return
     each = max(1, min(_STRETCHES, effort // (2 * ALONE)))
     job = _Job(pieces, work, min(pieces, each * threads))
-    for worker in _workers(threads - 1):
-        worker.post(job)
-    job.run()
-    job.wait()
+    try:
+        for worker in _workers(threads - 1):
+            worker.post(job)
+        job.run()
+    finally:  # nobody may write on when the caller has gone
+        job.wait()
 
 
 class _Job:
@@ -70,20 +73,30 @@ class _Job:
     def run(self) -> None:
         """Claim stretches and work on them, until none is left."""
         pieces, stretches = self._pieces, self._stretches
-        while (turn := next(self._turns)) < stretches:
+        while True:
             try:
+                turn = stretches
+                turn = next(self._turns)
+                if turn >= stretches:
+                    return
                 self._work(turn * pieces // stretches, (turn + 1) * pieces // stretches)
             except BaseException as error:  # told to whoever shared the work
                 self._errors.append(error)
             finally:
-                with self._lock:
-                    self._done[0] += 1
+                if turn < stretches:
+                    with self._lock:
+                        self._done[0] += 1
 
     def wait(self) -> None:
         """Until all stretches are done; raises what one of them raised."""
         address = self._done.ctypes.data
-        while _changed(address, self._stretches, _LOOKS) != self._stretches:
-            pass
+        while self._done[0] < self._stretches:
+            try:
+                self.run()  # those that an interrupted caller has left
+                if _changed(address, self._stretches, _LOOKS) != self._stretches:
+                    time.sleep(1e-5)
+            except KeyboardInterrupt as error:
+                self._errors.append(error)
         if self._errors:
             raise self._errors[0]
 
@@ -169,12 +182,15 @@ _hiring = threading.Lock()
 
 
 def _workers(number: int) -> list[_Worker]:
-    """So many workers, which wait for jobs."""
+    """So many workers, or as many as there can be, which wait for jobs."""
     if len(_crew) < number:
         with _hiring:
             while len(_crew) < number:
                 worker = _Worker()
-                worker.start()
+                try:
+                    worker.start()
+                except RuntimeError:  # no more threads to be had: the others do it
+                    break
                 _crew.append(worker)
     return _crew[:number]
 
