@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,19 @@ from tests import backends
 
 def pytest_configure(config: pytest.Config) -> None:
     backends.required()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the product of all operations with JAX, which compiles each, every third is slow.
+
+    The others are long. Which is which is told by their names, so it stays.
+    """
+    for item in items:
+        product = item.path.name == "test_operations.py" and item.get_closest_marker("slow")
+        if product and zlib.crc32(item.name.encode()) % 3:
+            item.own_markers = [mark for mark in item.own_markers if mark.name != "slow"]
+            item.add_marker("long")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
