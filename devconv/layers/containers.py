@@ -52,14 +52,19 @@ def chain(scope: Scope, layers: Layers, x: Array) -> Array:
     return x
 
 
-def chain_vjp(scope: Scope, layers: Layers, x: Array) -> tuple[Array, Pullback]:
-    """Layers in a row, and back through them in reverse, as far as anybody asks."""
+def chain_vjp(
+    scope: Scope, layers: Layers, x: Array, *, wants_dx: bool = True
+) -> tuple[Array, Pullback]:
+    """Layers in a row, and back through them in reverse.
+
+    Unless somebody ``wants_dx``, only as far as there are parameters; ``dx`` is ``None`` then.
+    """
     backs: list[Pullback] = []
-    wants_dx = scope.wants_dx
+    wanted = wants_dx
     for name, layer in layers.items():
-        x, back = scope.vjp(name, layer, x, wants_dx=wants_dx)
-        wants_dx = wants_dx or scope.learns(layer)
-        if wants_dx:
+        x, back = scope.vjp(name, layer, x, wants_dx=wanted)
+        wanted = wanted or scope.learns(layer)
+        if wanted:
             backs.append(back)
 
     def pullback(dy: Array) -> tuple[Array, Grads]:
@@ -67,7 +72,7 @@ def chain_vjp(scope: Scope, layers: Layers, x: Array) -> tuple[Array, Pullback]:
         for back in reversed(backs):
             dy, grads = back(dy)
             shares.append(grads)
-        return dy if scope.wants_dx else None, summed(*reversed(shares))
+        return dy if wants_dx else None, summed(*reversed(shares))
 
     return x, pullback
 
@@ -114,7 +119,7 @@ class Sequential(Layer):
 
     def apply_vjp(self, scope: Scope, x: Array) -> tuple[Array, Pullback]:
         """The layers in turn, and back through them in reverse."""
-        return chain_vjp(scope, self._layers, x)
+        return chain_vjp(scope, self._layers, x, wants_dx=scope.wants_dx)
 
     def __len__(self) -> int:
         return len(self._layers)
@@ -223,8 +228,7 @@ class Residual(Layer):
                 dy, _ = activation_back(dy)
             dx, grads = body_back(dy)
             dx_beside, grads_beside = shortcut_back(dy)
-            grads = summed(grads, grads_beside)
-            return dx + dx_beside if scope.wants_dx else None, grads
+            return dx + dx_beside, summed(grads, grads_beside)
 
         return y, pullback
 

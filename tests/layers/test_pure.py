@@ -11,6 +11,7 @@ import pytest
 import devconv as dc
 from devconv import functional as F
 from devconv._check import InvalidType, InvalidValue
+from devconv.models.convnext import CNBlock
 from tests import backends
 from tests.backends import Backend
 from tests.toys import (
@@ -367,3 +368,13 @@ def test_layers_without_parameters_go_back_to_nothing() -> None:
     x, target = np.ones((2, 3, 4), dtype="float32"), np.ones((2, 12), dtype="float32")
     loss, grads = dc.value_and_grad(model, F.mse_loss)(x, target)
     assert (float(loss), grads) == (0.0, {})
+
+
+def test_a_container_of_one_s_own_has_its_dx_from_the_layers_inside() -> None:
+    """ConvNeXt's block adds its input to what its layers give, and may be a whole model."""
+    model = CNBlock(4).build((4, 6, 6), seed=0)
+    x = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype("float32")
+    grads = dc.value_and_grad(model, F.mse_loss)(x, np.zeros_like(x))[1]
+    y, pullback = model.vjp(x)
+    every = pullback(F.mse_loss.vjp(y, np.zeros_like(x))[1](np.ones((), dtype="float32"))[0])[1]
+    assert grads.keys() == every.keys()
