@@ -62,6 +62,65 @@ def blend(a: Any, x: Array, b: Any, y: Array) -> Array:
     return (x if plain and a == 1.0 else a * x) + b * y
 
 
+def scaled_step(
+    x: Array,
+    grad: Array,
+    first: Array | None,
+    second: Array | None,
+    *,
+    betas: tuple[float, float],
+    rate: Any,
+    root: Any,
+    eps: float,
+    shrink: float,
+    decay: float,
+) -> tuple[Array, Array, Array]:
+    """Adam's step of ``x``, and the running means of gradients and of their squares.
+
+    ``x · shrink - rate · first / (sqrt(second) / root + eps)``, where the means have the
+    gradient's share ``grad + decay · x``; in one pass where there is a route.
+
+    >>> import numpy as np
+    >>> one = {"betas": (0.0, 0.0), "rate": 0.5, "root": 1.0, "eps": 0.0}
+    >>> scaled_step(np.ones(1), np.ones(1), None, None, **one, shrink=1.0, decay=0.0)[0]
+    array([0.5])
+    """
+    beta1, beta2 = betas
+    route = _fast.passing("scaled_step", x, grad)
+    if route is not None:
+        first, second = (0.0 if m is None else m for m in (first, second))
+        return route(
+            x, grad, first, second, beta1, beta2, 1.0 - beta1, 1.0 - beta2, rate, root, eps, shrink,
+            decay,
+        )  # fmt: skip
+    if decay:
+        grad = grad + decay * x
+    if shrink != 1.0:
+        x = x * shrink
+    first = (1.0 - beta1) * grad + (0.0 if first is None else beta1 * first)
+    second = (1.0 - beta2) * grad * grad + (0.0 if second is None else beta2 * second)
+    size = _array.array_namespace(x).sqrt(second) / root + eps
+    return x - rate * first / size, first, second
+
+
+def blend_twice(
+    a: Any, x: Array, b: Any, y: Array, c: Any, z: Array
+) -> tuple[Array, Array]:
+    """``a · x + b · y``, and ``z + c`` times that, in one pass where there is a route.
+
+    >>> import numpy as np
+    >>> blend_twice(0.5, np.asarray([2.0]), 1.0, np.asarray([3.0]), -1.0, np.asarray([1.0]))
+    (array([4.]), array([-3.]))
+    """
+    plain = all(isinstance(factor, float) for factor in (a, b, c))
+    route = _fast.passing("blend_twice", x, y, z) if plain else None
+    if route is not None:
+        inner, outer = route(a, x, b, y, c, z)
+        return inner, outer
+    inner = blend(a, x, b, y)
+    return inner, blend(1.0, z, c, inner)
+
+
 def logistic(x: Array) -> Array:
     """``1 / (1 + exp(-x))``, with all its digits on either side.
 

@@ -7,7 +7,7 @@ from typing import Any
 from devconv import _array, _check
 from devconv._array import Array
 from devconv._check import InvalidValue, located
-from devconv.functional.special import blend
+from devconv.functional.special import blend, blend_twice
 from devconv.layers import Layer
 from devconv.optim.optimizer import Optimizer
 
@@ -74,6 +74,9 @@ class SGD(Optimizer):
         before = moments["momentum"]
         if before is None:
             b = _array.copied(grad)  # whoever computed the gradient may use its memory again
+        elif not self.nesterov and not self.dampening:
+            b, new = blend_twice(self.momentum, before, 1.0, grad, -self.lr, x)
+            return new, {"momentum": b}
         else:
             b = blend(self.momentum, before, 1.0 - self.dampening, grad)
             if self.dampening and _array.is_array(step):  # zeros may stand for no moment yet

@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,13 +21,15 @@ from hypothesis import strategies as st
 import devconv as dc
 from devconv import _fast
 from devconv import functional as F
-from devconv.functional.special import blend
+from devconv.functional.special import blend, blend_twice
 from devconv.testing import generic
 
 pytest.importorskip("numba")
 
 from devconv._fast import compiled
-from devconv._fast.compiled import block, passes, sweep, threads, windows
+from devconv._fast.compiled import block, memory, native, passes, sweep, threads, windows
+from devconv._fast.compiled.atomics import look, tell
+from devconv._fast.compiled.native import Task, integers, numbers
 
 Call = Callable[[], list[np.ndarray]]
 
@@ -141,6 +143,7 @@ def test_the_routes_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, dy = conv_arrays((2, 3, (9, 8), 5, (3, 3), {}), np.float32)
     F.conv.vjp(x, weight, algorithm="winograd")[1](dy)
     blend(1.0, x, 2.0, x)
+    blend_twice(1.0, x, 2.0, x, 3.0, x)
     assert taken == set(compiled.ROUTES)
 
 
@@ -382,6 +385,44 @@ def test_dense(shape: tuple[int, int, int], dtype: str) -> None:
         equal(lambda order=order: call(order), digits=digits)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 7, 8, 16, 33, 1000, 70_001, 400_000])
+def test_blend_twice(size: int, dtype: str) -> None:
+    """Also where it writes past the caches, and the last line is not full."""
+    x, y, z = arrays(0, (size,), (size,), (size,), dtype=dtype)
+
+    def call() -> list[np.ndarray]:
+        return [*blend_twice(0.9, x, 1.0, y, -0.1, z)]
+
+    equal(call, digits=1e-15 if dtype == "float64" else 1e-6)
+    kept = x.copy(), y.copy(), z.copy()
+    call()
+    for before, after in zip(kept, (x, y, z), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_blend_twice_keeps_the_order_of_memory() -> None:
+    x = last(arrays(0, (4, 32, 30, 30), dtype=np.float32)[0])
+    for made in blend_twice(0.9, x, 1.0, x, -0.1, x):
+        assert made.strides == x.strides
+    equal(lambda: [*blend_twice(0.9, x, 1.0, x.copy(), -0.1, x)], digits=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(30, 20, 70), (5, 64, 900), (3, 65, 900), (32, 100, 700), (300, 70, 40)]
+)
+def test_products_of_every_form(m: int, k: int, n: int, dtype: str) -> None:
+    """Short sums, thin matrices that read stripes of the other, and all else."""
+    a, b = arrays(0, (m, k), (k, n), dtype=dtype)
+    wide = a.astype(np.float64) @ b.astype(np.float64)
+    for left in (a, np.asfortranarray(a)):
+        for right in (b, np.asfortranarray(b), b[:, ::-1][:, ::-1]):
+            made = compiled.ROUTES["multiply"](left, right)
+            assert made.dtype == a.dtype
+            np.testing.assert_allclose(made, wide, atol=1e-12 if dtype == "float64" else 1e-4)
+
+
 # --- threads ---
 
 
@@ -426,46 +467,142 @@ def test_two_users_at_once() -> None:
     assert threads.count() == before
 
 
-def test_every_piece_is_done_once_and_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
+@Task
+def tally(zero, who, lo, hi, room, counts, takers, needs_company):
+    """Count pieces, say who took them; the caller's first waits until somebody else has come."""
+    counts, takers, company = integers(counts, hi), integers(takers, hi), needs_company
+    for i in range(lo, hi):
+        counts[i] += 1
+        takers[i] = who
+    if who != 0 and company != 0:
+        tell(company, 1)
+    for _ in range(100_000_000):
+        if company == 0 or who != 0 or look(company) == 1:
+            break
+
+
+def tallied(pieces: int, effort: int, company: np.ndarray | int = 0) -> tuple[Any, Any]:
+    counts, takers = np.zeros(pieces, np.int64), np.full(pieces, -1, np.int64)
+    threads.share(tally, np.dtype("float32"), pieces, effort, counts, takers, company)
+    return counts, takers
+
+
+@pytest.fixture
+def crew(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A crew of its own, of three with the caller."""
     monkeypatch.setattr(threads, "count", lambda: 3)
-    done: list[int] = []
-    threads.share(100, lambda lo, hi: done.extend(range(lo, hi)), threads.ALONE)
-    assert sorted(done) == list(range(100))
-
-    def fail(lo: int, hi: int) -> None:
-        if threading.current_thread() is not threading.main_thread() or lo == 0:
-            raise KeyError(lo)
-
-    with pytest.raises(KeyError):
-        threads.share(100, fail, threads.ALONE)
+    monkeypatch.setattr(threads, "_crew", threads._Crew())
+    return threads._crew
 
 
-def test_without_more_threads_the_caller_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_piece_is_done_once(crew: Any) -> None:
+    rng = np.random.default_rng(0)
+    for pieces in rng.integers(1, 200, 300):
+        counts, takers = tallied(int(pieces), 10 * threads.ALONE)
+        assert (counts == 1).all()
+        assert set(takers) <= {0, 1, 2}
+
+
+def test_others_take_part_also_when_they_have_slept(crew: Any) -> None:
+    company = np.zeros(1, np.int64)
+    for _ in range(3):
+        company[0] = 0
+        counts, takers = tallied(100, 10 * threads.ALONE, company)
+        assert (counts == 1).all()
+        assert set(takers) - {0}
+        while not all(worker.is_asleep for worker in crew._workers):
+            time.sleep(0.001)
+
+
+def test_without_more_threads_the_caller_does_it_all(
+    crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(self: Any) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads, "count", lambda: 3)
-    monkeypatch.setattr(threads, "_crew", [])
     monkeypatch.setattr(threads._Worker, "start", refuse)
-    done: list[int] = []
-    threads.share(100, lambda lo, hi: done.extend(range(lo, hi)), 10 * threads.ALONE)
-    assert sorted(done) == list(range(100))
+    counts, takers = tallied(100, 10 * threads.ALONE)
+    assert (counts == 1).all()
+    assert set(takers) == {0}
 
 
+def test_little_work_stays_in_the_calling_thread(crew: Any) -> None:
+    assert set(tallied(8, threads.ALONE - 1)[1]) == {0}
+    assert not crew._workers
+
+
+def test_while_the_workers_have_another_job_the_caller_does_it_all(crew: Any) -> None:
+    with crew.free:
+        counts, takers = tallied(100, 10 * threads.ALONE)
+    assert (counts == 1).all()
+    assert set(takers) == {0}
+
+
+@pytest.mark.parametrize("posts", [True, False])
 def test_an_interrupted_caller_leaves_when_nobody_writes_any_more(
-    monkeypatch: pytest.MonkeyPatch,
+    crew: Any, monkeypatch: pytest.MonkeyPatch, posts: bool
 ) -> None:
-    monkeypatch.setattr(threads, "count", lambda: 2)
-    done: list[int] = []
+    tallied(100, 10 * threads.ALONE)
+    post, counts = threads._post, np.zeros(100, np.int64)
 
-    def work(lo: int, hi: int) -> None:
-        done.extend(range(lo, hi))
-        if lo == 0:
-            raise KeyboardInterrupt
+    def interrupted(*args: Any) -> None:
+        if posts:
+            post(*args)
+        raise KeyboardInterrupt
 
+    monkeypatch.setattr(threads, "_post", interrupted)
+    told = counts, np.zeros(100, np.int64), 0
     with pytest.raises(KeyboardInterrupt):
-        threads.share(100, work, 10 * threads.ALONE)
-    assert sorted(done) == list(range(100))
+        threads.share(tally, np.dtype("float32"), 100, 10 * threads.ALONE, *told)
+    assert (counts == (1 if posts else 0)).all()
+    monkeypatch.setattr(threads, "_post", post)
+    assert (tallied(100, 10 * threads.ALONE)[0] == 1).all()
+
+
+def test_an_interrupt_while_it_waits_comes_through_at_the_end(
+    crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, calls = threads._finished, []
+
+    def interrupted(*args: Any) -> bool:
+        calls.append(args)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return bool(finished(*args))
+
+    monkeypatch.setattr(threads, "_finished", interrupted)
+    counts = np.zeros(100, np.int64)
+    with pytest.raises(KeyboardInterrupt):
+        threads.share(
+            tally, np.dtype("float32"), 100, 10 * threads.ALONE, counts, np.zeros(100, np.int64), 0
+        )
+    assert (counts == 1).all()
+
+
+@Task
+def remember_room(zero, who, lo, hi, room, rooms):
+    """Say where a worker's room is, and wait until another one has said it, too."""
+    tell(rooms + 8 * who, room)
+    numbers(zero, room, 10)[9] = who
+    for _ in range(100_000_000):
+        if (look(rooms) != 0) + (look(rooms + 8) != 0) + (look(rooms + 16) != 0) > 1:
+            break
+
+
+def test_each_worker_has_a_room_of_its_own(crew: Any) -> None:
+    rooms = np.zeros(3, np.int64)
+    threads.share(remember_room, np.dtype("float64"), 100, 10 * threads.ALONE, rooms, room=80)
+    mine, *others = (int(room) for room in rooms if room)
+    assert others
+    assert all(abs(mine - other) >= 128 for other in others)
+
+
+def test_addresses_are_those_that_numpy_says() -> None:
+    whole = np.zeros((4, 6), np.float32)
+    read_only = np.arange(3)
+    read_only.flags.writeable = False
+    for x in (whole, whole[1:, ::-2], whole[:0], read_only, np.asarray(1.0), np.empty((2, 0))):
+        assert memory.address(x) == memory._asked(x) == x.ctypes.data
 
 
 def test_a_broken_numba_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -477,13 +614,6 @@ def test_a_broken_numba_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     monkeypatch.setattr(_fast.numpy.platform, "machine", lambda: "arm64")
     assert _fast.numpy.compiled.__wrapped__() == {}
-
-
-def test_little_work_stays_in_the_calling_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "count", lambda: 4)
-    seen = set()
-    threads.share(8, lambda lo, hi: seen.add(threading.get_ident()), threads.ALONE - 1)
-    assert seen == {threading.get_ident()}
 
 
 def test_threads_are_as_many_as_blas_may_use() -> None:
@@ -535,15 +665,18 @@ def test_scratch_memory_that_is_too_large_to_keep_lives_as_long_as_it_is_used(
 def test_without_a_folder_for_its_cache_numba_compiles_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = windows.njit
+    def strict(original: Any) -> Any:
+        def compile_only(*args: Any, cache: bool = False, **how: Any) -> Any:
+            if cache:
+                raise RuntimeError("cannot cache function: no locator available")
+            return original(*args, **how)
 
-    def strict(cache: bool = False, **how: Any) -> Any:
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return original(**how)
+        return compile_only
 
-    monkeypatch.setattr(windows, "njit", strict)
-    assert windows.compiled(lambda a: a + 1)(2) == 3
+    monkeypatch.setattr(native, "njit", strict(native.njit))
+    monkeypatch.setattr(native, "cfunc", strict(native.cfunc))
+    assert native.compiled(lambda a: a + 1)(2) == 3
+    assert Task(tally.function).entry(np.dtype("float32"))
 
 
 # --- the switch ---

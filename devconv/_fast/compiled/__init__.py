@@ -34,5 +34,6 @@ ROUTES: dict[str, Callable[..., Any]] = {
     "relu_back": elementwise.relu_back,
     "tanh_back": elementwise.tanh_back,
     "blend": elementwise.blend,
+    "blend_twice": elementwise.blend_twice,
 }
 """``primitive -> route`` for NumPy arrays."""

@@ -50,16 +50,12 @@ class Bank:
         out, inner = weight.strides[:2]
         if self.swapped and self.kind != block.CHANNELS:
             out, inner = inner, out
-        zero, group = weight.dtype.type(0), weight.shape[0] // groups * weight.strides[0]
+        group = weight.shape[0] // groups * weight.strides[0]
         panels = groups * -(-self.outputs // windows.panel_width(weight.itemsize))
-
-        def work(lo: int, hi: int) -> None:
-            windows.pack(
-                zero, lo, hi, weight.ctypes.data, group, out, inner, offsets, self.channels,
-                self.outputs, packed.ctypes.data, weight.itemsize,
-            )  # fmt: skip
-
-        share(panels, work, 8 * packed.size)
+        share(
+            windows.pack, weight.dtype, panels, packed.size, weight, group, out, inner, offsets,
+            *offsets.shape, self.channels, self.outputs, packed, weight.itemsize,
+        )  # fmt: skip
         return packed
 
     def masks(self) -> Array:
@@ -89,13 +85,9 @@ def unpacked(
     sums: Array, parts: int, groups: int, taps: int, channels: int, outputs: int, dweight: Array
 ) -> Array:
     """``dweight`` from the sums of some parts, which lie as :meth:`Bank.packed` lays kernels."""
-    zero, size = sums.dtype.type(0), sums.itemsize
-
-    def work(lo: int, hi: int) -> None:
-        windows.unpack(
-            zero, lo, hi, sums.ctypes.data, parts, groups, taps, channels, outputs,
-            dweight.ctypes.data, size,
-        )  # fmt: skip
-
-    share(groups * -(-outputs // windows.panel_width(size)), work, 8 * sums.size)
+    panels = groups * -(-outputs // windows.panel_width(sums.itemsize))
+    share(
+        windows.unpack, sums.dtype, panels, sums.size, sums, parts, groups, taps, channels,
+        outputs, dweight, sums.itemsize,
+    )  # fmt: skip
     return dweight

@@ -279,14 +279,3 @@ def pointer(typing, zero, address):
         return builder.inttoptr(args[1], context.get_value_type(signature.return_type))
 
     return types.CPointer(zero)(zero, types.int64), generate
-
-
-@intrinsic
-def look(typing, address):
-    """The int64 at an address as it is now, whoever writes to it."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        place = builder.inttoptr(args[0], ir.PointerType(INT))
-        return builder.load_atomic(place, "acquire", 8)
-
-    return types.int64(types.int64), generate

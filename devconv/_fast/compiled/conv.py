@@ -16,7 +16,6 @@ from devconv._fast.compiled.bank import Bank, is_depthwise, unpacked
 from devconv._fast.compiled.memory import readable
 from devconv._fast.compiled.threads import PRODUCTS, count, share
 from devconv._fast.plan import Plan
-from devconv._fast.scratch import scratch
 
 PARTS = 16
 PART_BYTES = 4 * 2**20
@@ -62,7 +61,7 @@ def _walk(x: Array, bank: Bank, y: Array, bias: Array | None = None) -> None:
     group = sweeps[-1].group
     out = (*y.shape[:-2], y.shape[-2] // group)
     job = sweep.planned(x.shape[:-1], x.shape[-1] * x.itemsize, sweeps, out)
-    zero, packed = x.dtype.type(0), bank.packed()
+    packed = bank.packed()
     start = np.zeros(group * y.shape[-1], y.dtype)
     if bias is not None:
         start.reshape(group, -1)[...] = bias
@@ -70,16 +69,13 @@ def _walk(x: Array, bank: Bank, y: Array, bias: Array | None = None) -> None:
     x_strides, y_strides = sweep.strides(x), sweep.strides(y)
     y_strides[windows.ROW] *= group
 
-    def work(lo: int, hi: int) -> None:
-        slab = _slab(job, x)
-        windows.correlate(
-            zero, lo, hi, bank.kind, job.boxes, job.geometry, job.along, x.shape[-1], bank.groups,
-            bank.channels, bank.outputs, x.ctypes.data, x_strides, packed.ctypes.data,
-            masks.ctypes.data, start.ctypes.data, y.ctypes.data, y_strides, _address(slab),
-            x.itemsize,
-        )  # fmt: skip
-
-    share(len(job.boxes), work, math.prod(out) * packed.size // PRODUCTS)
+    in_place = _is_read_in_place(job, x)
+    share(
+        windows.correlate, x.dtype, len(job.boxes), math.prod(out) * packed.size // PRODUCTS,
+        in_place, bank.kind, job.boxes, job.geometry, job.along, x.shape[-1], bank.groups,
+        bank.channels, bank.outputs, x, x_strides, packed, masks, start, y, y_strides, x.itemsize,
+        room=0 if in_place else job.slab,
+    )  # fmt: skip
 
 
 def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, groups: int) -> Array:
@@ -96,20 +92,18 @@ def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, groups: int) -
     groups = 1 if kind == block.CHANNELS else groups
     outputs, channels, taps = weight.shape[0] // groups, weight.shape[1], math.prod(w.kernel)
     parts, units = units_of(len(job.boxes), outputs, groups, weight.nbytes, x.itemsize)
-    zero, zeros = x.dtype.type(0), np.zeros(outputs, x.dtype)
+    zeros = np.zeros(outputs, x.dtype)
     sums = np.empty(parts * weight.size, x.dtype)
     dweight = np.empty(weight.shape, x.dtype)
     x_strides, dy_strides = sweep.strides(x), sweep.strides(dy)
 
-    def work(lo: int, hi: int) -> None:
-        slab = _slab(job, x)
-        windows.kernel_cotangent(
-            zero, lo, hi, kind, units, job.boxes, job.geometry, job.along, x.shape[-1], groups,
-            channels, outputs, x.ctypes.data, x_strides, dy.ctypes.data, dy_strides,
-            sums.ctypes.data, zeros.ctypes.data, _address(slab), x.itemsize,
-        )  # fmt: skip
-
-    share(len(units), work, dy.size * taps * channels // PRODUCTS)
+    in_place = _is_read_in_place(job, x)
+    share(
+        windows.kernel_cotangent, x.dtype, len(units), dy.size * taps * channels // PRODUCTS,
+        in_place, kind, units, job.boxes, job.geometry, job.along, x.shape[-1], groups, channels,
+        outputs, x, x_strides, dy, dy_strides, sums, zeros, x.itemsize,
+        room=0 if in_place else job.slab,
+    )  # fmt: skip
     return unpacked(sums, parts, groups, taps, channels, outputs, dweight)
 
 
@@ -131,16 +125,9 @@ def units_of(
     return parts, np.asarray(units, np.int64)
 
 
-def _slab(job: sweep.Job, x: Array) -> Array | None:
-    """Memory of this thread to copy slabs to; ``None`` where they are read in place."""
-    if job.is_padded or (x.strides[-1] != x.itemsize and x.shape[-1] > 1):
-        return scratch(job.slab)
-    return None
-
-
-def _address(memory: Array | None) -> int:
-    """Where memory begins; 0 for none. Whoever uses it must hold on to the memory."""
-    return 0 if memory is None else memory.ctypes.data
+def _is_read_in_place(job: sweep.Job, x: Array) -> bool:
+    """Whether windows are read where they lie, and not from a copy with zeros around it."""
+    return not job.is_padded and (x.strides[-1] == x.itemsize or x.shape[-1] == 1)
 
 
 def _flat(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from devconv._array import Array
-from devconv._fast.compiled import passes
+from devconv._fast.compiled import passes, stream
+from devconv._fast.compiled.memory import address
+from devconv._fast.compiled.native import Task
 from devconv._fast.compiled.threads import share
+
+LONG = 2**18
+"""Bytes from which an array is not expected to be found in a cache when it is next read."""
 
 
 def relu(x: Array) -> Array:
@@ -29,22 +31,26 @@ def tanh_back(dy: Array, y: Array) -> Array:
 
 def blend(a: float, x: Array, b: float, y: Array) -> Array:
     """``a · x + b · y``."""
-    one, other = x.dtype.type(a), x.dtype.type(b)
-
-    def blended(zero: Any, count: int, x: int, y: int, out: int) -> None:
-        passes.blend(zero, count, one, x, other, y, out)
-
-    return _numbers(blended, x, y)
+    return _numbers(passes.blend, np.asarray((a, b), x.dtype), x, y)
 
 
-def _numbers(walk: Callable[..., None], *arrays: Array) -> Array:
-    """A new array like the first, written by ``walk(zero, count, *addresses)`` in stretches."""
-    out = np.empty_like(arrays[0])
-    zero, size = out.dtype.type(0), out.itemsize
-    addresses = [array.ctypes.data for array in (*arrays, out)]
+def blend_twice(a: float, x: Array, b: float, y: Array, c: float, z: Array) -> tuple[Array, Array]:
+    """``a · x + b · y``, and ``z + c`` times that."""
+    inner, outer = _aligned_like(x), _aligned_like(x)
+    lines, is_long = -(-x.nbytes // stream.LINE), x.nbytes >= LONG
+    told = x.size, is_long, np.asarray((a, b, c), x.dtype), x, y, z, inner, outer, x.itemsize
+    share(stream.blend_twice, x.dtype, lines, 3 * x.size, *told)
+    return inner, outer
 
-    def work(lo: int, hi: int) -> None:
-        walk(zero, hi - lo, *(address + lo * size for address in addresses))
 
-    share(out.size, work, out.size)
+def _aligned_like(x: Array) -> Array:
+    """A new array with the strides of ``x``, which has no gaps, at the start of a line."""
+    memory = np.empty(x.nbytes + stream.LINE, np.uint8)
+    return np.ndarray(x.shape, x.dtype, memory, -address(memory) % stream.LINE, x.strides)
+
+
+def _numbers(task: Task, *arrays: Array) -> Array:
+    """A new array like the last, written by a task number by number."""
+    out = np.empty_like(arrays[-1])
+    share(task, out.dtype, out.size, out.size, *arrays, out)
     return out

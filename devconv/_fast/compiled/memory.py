@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 
 from devconv._array import Array
+
+_HEAD = object.__basicsize__
+_word = ctypes.c_size_t.from_address
+
+
+def _first_field(x: Array) -> int:
+    """The first field of NumPy's structure, after the head that all objects have."""
+    return _word(id(x) + _HEAD).value
+
+
+def _asked(x: Array) -> int:
+    return int(x.ctypes.data)
+
+
+_tried = np.zeros(3)
+address = _first_field if _first_field(_tried) == _asked(_tried) else _asked
+"""Where an array's numbers begin; ``x.ctypes.data`` takes five times as long to say."""
 
 
 def readable(x: Array, dtype: np.dtype) -> Array:

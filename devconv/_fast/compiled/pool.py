@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import carray
 
 from devconv._array import Array
 from devconv._fast.compiled import conv
-from devconv._fast.compiled.block import pointer
 from devconv._fast.compiled.memory import filled
+from devconv._fast.compiled.native import Task, compiled, integers, numbers
 from devconv._fast.compiled.threads import share
-from devconv._fast.compiled.windows import DILATION, KERNEL, ORIGIN, SIZE, STRIDE, compiled
+from devconv._fast.compiled.windows import DILATION, KERNEL, ORIGIN, SIZE, STRIDE
 from devconv._fast.plan import Plan
 
 OUT = 5
@@ -22,13 +21,9 @@ OUT = 5
 def largest(x: Array, w: Plan) -> Array:
     """The largest pixel of each window, ``(N, *out, C)``; NaN wins."""
     y = np.full((x.shape[0], *w.out, x.shape[-1]), -math.inf, x.dtype)
-    x, geometry, zero = filled(x, x.dtype), _geometry(w), x.dtype.type(0)
-
-    def work(lo: int, hi: int) -> None:
-        _largest(zero, lo, hi, geometry, x.shape[-1], x.ctypes.data, y.ctypes.data)
-
-    rows = x.shape[0] * math.prod(geometry[OUT, :2].tolist())
-    share(rows, work, y.size * math.prod(w.kernel))
+    x, geometry = filled(x, x.dtype), _geometry(w)
+    rows, effort = x.shape[0] * math.prod(geometry[OUT, :2].tolist()), y.size * math.prod(w.kernel)
+    share(_largest, x.dtype, rows, effort, geometry, x.shape[-1], x, y)
     return y
 
 
@@ -36,15 +31,8 @@ def largest_back(dy: Array, x: Array, y: Array, w: Plan) -> Array:
     """``dy`` sent to the first of the largest pixels of each window."""
     dx, kind = np.zeros(x.shape, x.dtype), x.dtype
     x, y, dy = filled(x, kind), filled(y, kind), filled(dy, kind)
-    geometry, zero = _geometry(w), x.dtype.type(0)
-
-    def work(lo: int, hi: int) -> None:
-        _largest_back(
-            zero, lo, hi, geometry, x.shape[-1], x.ctypes.data, y.ctypes.data, dy.ctypes.data,
-            dx.ctypes.data,
-        )  # fmt: skip
-
-    share(x.shape[0], work, y.size * math.prod(w.kernel))
+    effort = y.size * math.prod(w.kernel)
+    share(_largest_back, kind, x.shape[0], effort, _geometry(w), x.shape[-1], x, y, dy, dx)
     return dx
 
 
@@ -57,12 +45,8 @@ def total(x: Array, w: Plan) -> Array:
 def total_back(dy: Array, w: Plan) -> Array:
     """The adjoint: each pixel's sum of ``dy`` over the windows that it is in."""
     dx, dy = np.zeros((dy.shape[0], *w.size, dy.shape[-1]), dy.dtype), filled(dy, dy.dtype)
-    geometry, zero = _geometry(w), dy.dtype.type(0)
-
-    def work(lo: int, hi: int) -> None:
-        _total_back(zero, lo, hi, geometry, dy.shape[-1], dy.ctypes.data, dx.ctypes.data)
-
-    share(dy.shape[0], work, dy.size * math.prod(w.kernel))
+    effort = dy.size * math.prod(w.kernel)
+    share(_total_back, dy.dtype, dy.shape[0], effort, _geometry(w), dy.shape[-1], dy, dx)
     return dx
 
 
@@ -88,11 +72,12 @@ def _reads(geometry, axis, window):
 @compiled
 def _images(geometry, row, zero, address, images, channels):
     size = images, geometry[row, 0], geometry[row, 1], geometry[row, 2], channels
-    return carray(pointer(zero, address), size)
+    return numbers(zero, address, size)
 
 
-@compiled
-def _largest(zero, lo, hi, geometry, channels, x, y):
+@Task
+def _largest(zero, who, lo, hi, room, geometry, channels, x, y):
+    geometry = integers(geometry, (6, 3))
     rows = geometry[OUT, 0] * geometry[OUT, 1]
     images = (hi + rows - 1) // rows
     x = _images(geometry, SIZE, zero, x, images, channels)
@@ -111,8 +96,9 @@ def _largest(zero, lo, hi, geometry, channels, x, y):
                             y[n, d, h, w, c] = pixel if pixel > best or pixel != pixel else best
 
 
-@compiled
-def _largest_back(zero, lo, hi, geometry, channels, x, y, dy, dx):
+@Task
+def _largest_back(zero, who, lo, hi, room, geometry, channels, x, y, dy, dx):
+    geometry = integers(geometry, (6, 3))
     x = _images(geometry, SIZE, zero, x, hi, channels)
     dx = _images(geometry, SIZE, zero, dx, hi, channels)
     y = _images(geometry, OUT, zero, y, hi, channels)
@@ -137,8 +123,9 @@ def _largest_back(zero, lo, hi, geometry, channels, x, y, dy, dx):
                                     left[c] = zero if hit else left[c]
 
 
-@compiled
-def _total_back(zero, lo, hi, geometry, channels, dy, dx):
+@Task
+def _total_back(zero, who, lo, hi, room, geometry, channels, dy, dx):
+    geometry = integers(geometry, (6, 3))
     dx = _images(geometry, SIZE, zero, dx, hi, channels)
     dy = _images(geometry, OUT, zero, dy, hi, channels)
     for n in range(lo, hi):

@@ -8,20 +8,29 @@ sums. Here the kernel is read where it lies and the windows are laid out, as col
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
-from numba import carray
 
 from devconv._array import Array
 from devconv._check import Shape
-from devconv._fast.compiled.block import PRODUCT, ROWS, multiply_block, pointer
+from devconv._fast.compiled.block import PRODUCT, ROWS, multiply_block
 from devconv._fast.compiled.memory import filled, readable
+from devconv._fast.compiled.native import Task, integers, numbers
 from devconv._fast.compiled.threads import PRODUCTS, share
-from devconv._fast.compiled.windows import compiled, panel_width
+from devconv._fast.compiled.windows import panel_width
 from devconv._fast.plan import Plan
 
 STRIP = 8 * ROWS
 """Rows of the result that one turn computes."""
+
+
+FLAT = 64
+"""Where sums are no longer than this, whole rows of the result are computed at once."""
+STRIPE = 8
+DEPTH = 32
+"""Where ``a`` is one strip, each turn reads a stripe of ``b``, so many panels wide, from top to
+bottom, so many rows at a time: rows that are pages apart are read in long runs."""
 
 
 def multiply(a: Array, b: Array) -> Array:
@@ -36,15 +45,17 @@ def multiply(a: Array, b: Array) -> Array:
             return filled(multiply(b.T, np.ascontiguousarray(a.T)).T, a.dtype)
         b = np.ascontiguousarray(b)
     c, zeros, start = np.empty((m, n), a.dtype), np.zeros(n, a.dtype), np.zeros(1, np.int64)
-    zero = a.dtype.type(0)
-
-    def work(lo: int, hi: int) -> None:
-        _multiply(
-            zero, lo, hi, m, n, k, a.ctypes.data, a.strides[0], a.strides[1], b.ctypes.data,
-            b.strides[0], c.ctypes.data, zeros.ctypes.data, start, a.itemsize,
-        )  # fmt: skip
-
-    share(-(-m // STRIP) * -(-n // panel_width(a.itemsize)), work, m * n * k // PRODUCTS)
+    panels = -(-n // panel_width(a.itemsize))
+    if k <= FLAT:
+        task, turns = _multiply_flat, -(-m // ROWS)
+    elif m <= STRIP and panels > STRIPE:
+        task, turns = _multiply_thin, -(-panels // STRIPE)
+    else:
+        task, turns = _multiply, -(-m // STRIP) * panels
+    share(
+        task, a.dtype, turns, m * n * k // PRODUCTS, m, n, k, a, *a.strides, b, b.strides[0], c,
+        zeros, start, a.itemsize,
+    )  # fmt: skip
     return c
 
 
@@ -56,14 +67,10 @@ def suits(w: Plan, images: int, outputs: int, groups: int) -> bool:
 def correlate(x: Array, weight: Array, w: Plan, bias: Array | None = None) -> Array:
     """``y (N, *out, O)`` for ``x (N, *size, C)``, plus the bias."""
     filters, channels = weight.shape[:2]
-    slab, places, taps = _padded(x, w), *_places(len(x), channels, w)
+    slab, (places, taps) = _padded(x, w), _places(len(x), channels, w)
     columns = np.empty((channels * taps.size, places.size), x.dtype)
-    zero = x.dtype.type(0)
-
-    def work(lo: int, hi: int) -> None:
-        _take_columns(zero, lo, hi, places, taps, slab.ctypes.data, columns.ctypes.data)
-
-    share(channels, work, 4 * columns.size)
+    told = places, places.size, taps, taps.size, slab, columns
+    share(_take_columns, x.dtype, channels, columns.size, *told)
     y = multiply(weight.reshape(filters, -1), columns)
     y = filled(y.T, x.dtype).reshape(len(x), *w.out, filters)
     return y if bias is None else y + bias
@@ -75,29 +82,18 @@ def input_cotangent(dy: Array, weight: Array, w: Plan) -> Array:
     columns = multiply(dy.reshape(-1, filters), weight.reshape(filters, -1))
     slab = np.zeros((n, *_extent(w), channels), dy.dtype)
     places, taps = _places(n, channels, w)
-    zero, windows = dy.dtype.type(0), places.size // n
-
-    def work(lo: int, hi: int) -> None:
-        _put_rows(
-            zero, lo * windows, hi * windows, channels, places, taps, slab.ctypes.data,
-            columns.ctypes.data,
-        )  # fmt: skip
-
-    share(n, work, 4 * columns.size)
+    told = places.size // n, channels, places, taps, taps.size, slab, columns
+    share(_put_rows, dy.dtype, n, columns.size, *told)
     return filled(slab[_inside(w)], dy.dtype)
 
 
 def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan) -> Array:
     """``dweight`` for ``x (N, *size, C)`` and ``dy (N, *out, O)``."""
     filters, channels = weight.shape[:2]
-    slab, places, taps = _padded(x, w), *_places(len(x), channels, w)
+    slab, (places, taps) = _padded(x, w), _places(len(x), channels, w)
     columns = np.empty((places.size, channels * taps.size), x.dtype)
-    zero = x.dtype.type(0)
-
-    def work(lo: int, hi: int) -> None:
-        _take_rows(zero, lo, hi, channels, places, taps, slab.ctypes.data, columns.ctypes.data)
-
-    share(places.size, work, 4 * columns.size)
+    told = channels, places, taps, taps.size, slab, columns
+    share(_take_rows, x.dtype, places.size, columns.size, *told)
     dy = readable(dy, x.dtype).reshape(-1, filters)
     return multiply(dy.T, columns).reshape(weight.shape)
 
@@ -121,53 +117,62 @@ def _padded(x: Array, w: Plan) -> Array:
 
 def _places(n: int, channels: int, w: Plan) -> tuple[Array, Array]:
     """How many numbers into the padded images each window begins, and into a window each tap."""
+    return _offsets(n, channels, _extent(w), w.out, w.kernel, w.stride, w.dilation)
+
+
+@lru_cache(maxsize=1024)
+def _offsets(n: int, channels: int, *axes: Shape) -> tuple[Array, Array]:
     step, places, taps = channels, np.zeros(1, np.int64), np.zeros(1, np.int64)
-    axes = zip(_extent(w), w.out, w.kernel, w.stride, w.dilation, strict=True)
-    for extent, out, kernel, stride, dilation in reversed(list(axes)):
+    for extent, out, kernel, stride, dilation in reversed(list(zip(*axes, strict=True))):
         places = np.add.outer(np.arange(out) * stride * step, places).reshape(-1)
         taps = np.add.outer(np.arange(kernel) * dilation * step, taps).reshape(-1)
         step *= extent
     return np.add.outer(np.arange(n) * step, places).reshape(-1), taps
 
 
-@compiled
-def _take_rows(zero, lo, hi, channels, places, taps, slab, columns):
+@Task
+def _take_rows(zero, who, lo, hi, room, channels, places, taps, tap_count, slab, columns):
     """Windows ``lo`` to ``hi`` as rows ``(channels, taps)``."""
-    slab = carray(pointer(zero, slab), places[hi - 1] + taps[-1] + channels)
-    columns = carray(pointer(zero, columns), (hi, channels, taps.size))
+    places, taps = integers(places, hi), integers(taps, tap_count)
+    slab = numbers(zero, slab, places[hi - 1] + taps[-1] + channels)
+    columns = numbers(zero, columns, (hi, channels, tap_count))
     for p in range(lo, hi):
-        for t in range(taps.size):
+        for t in range(tap_count):
             first = places[p] + taps[t]
             for c in range(channels):
                 columns[p, c, t] = slab[first + c]
 
 
-@compiled
-def _take_columns(zero, lo, hi, places, taps, slab, columns):
+@Task
+def _take_columns(zero, who, lo, hi, room, places, windows, taps, tap_count, slab, columns):
     """The same, transposed: channels ``lo`` to ``hi`` of ``(channels, taps, windows)``."""
-    slab = carray(pointer(zero, slab), places[-1] + taps[-1] + hi)
-    columns = carray(pointer(zero, columns), (hi, taps.size, places.size))
+    places, taps = integers(places, windows), integers(taps, tap_count)
+    slab = numbers(zero, slab, places[-1] + taps[-1] + hi)
+    columns = numbers(zero, columns, (hi, tap_count, windows))
     for c in range(lo, hi):
-        for t in range(taps.size):
+        for t in range(tap_count):
             first = taps[t] + c
-            for p in range(places.size):
+            for p in range(windows):
                 columns[c, t, p] = slab[places[p] + first]
 
 
-@compiled
-def _put_rows(zero, lo, hi, channels, places, taps, slab, columns):
-    """The adjoint of taking rows: each added where it had been read."""
-    slab = carray(pointer(zero, slab), places[hi - 1] + taps[-1] + channels)
-    columns = carray(pointer(zero, columns), (hi, channels, taps.size))
-    for p in range(lo, hi):
-        for t in range(taps.size):
+@Task
+def _put_rows(zero, who, lo, hi, room, windows, channels, places, taps, tap_count, slab, columns):
+    """The adjoint of taking rows, images ``lo`` to ``hi``: each added where it had been read."""
+    places, taps = integers(places, hi * windows), integers(taps, tap_count)
+    slab = numbers(zero, slab, places[-1] + taps[-1] + channels)
+    columns = numbers(zero, columns, (hi * windows, channels, tap_count))
+    for p in range(lo * windows, hi * windows):
+        for t in range(tap_count):
             first = places[p] + taps[t]
             for c in range(channels):
                 slab[first + c] += columns[p, c, t]
 
 
-@compiled
-def _multiply(zero, lo, hi, m, n, k, a, a_row, a_step, b, b_step, c, zeros, start, itemsize):
+@Task
+def _multiply(
+    zero, who, lo, hi, room, m, n, k, a, a_row, a_step, b, b_step, c, zeros, start, itemsize
+):  # fmt: skip
     """Turns ``lo`` to ``hi`` of the product: each a strip of rows, in one panel of columns."""
     width = panel_width(itemsize)
     strips = (m + STRIP - 1) // STRIP
@@ -181,7 +186,47 @@ def _multiply(zero, lo, hi, m, n, k, a, a_row, a_step, b, b_step, c, zeros, star
             low = first + block * count // blocks
             high = first + (block + 1) * count // blocks
             multiply_block(
-                zero, high - low, PRODUCT, a + low * a_row, a_row, a_step, start.ctypes.data,
-                b + o * itemsize, b_step, start.ctypes.data, 1, k,
+                zero, high - low, PRODUCT, a + low * a_row, a_row, a_step, start,
+                b + o * itemsize, b_step, start, 1, k,
                 c + (low * n + o) * itemsize, n * itemsize, zeros, 0, columns, 0,
             )  # fmt: skip
+
+
+@Task
+def _multiply_flat(
+    zero, who, lo, hi, room, m, n, k, a, a_row, a_step, b, b_step, c, zeros, start, itemsize
+):  # fmt: skip
+    """Turns ``lo`` to ``hi`` of the product: each a block of rows, from end to end."""
+    width = panel_width(itemsize)
+    turns = (m + ROWS - 1) // ROWS
+    for turn in range(lo, hi):
+        low, high = turn * m // turns, (turn + 1) * m // turns
+        for o in range(0, n, width):
+            columns = min(width, n - o)
+            multiply_block(
+                zero, high - low, PRODUCT, a + low * a_row, a_row, a_step, start,
+                b + o * itemsize, b_step, start, 1, k,
+                c + (low * n + o) * itemsize, n * itemsize, zeros, 0, columns, 0,
+            )  # fmt: skip
+
+
+@Task
+def _multiply_thin(
+    zero, who, lo, hi, room, m, n, k, a, a_row, a_step, b, b_step, c, zeros, start, itemsize
+):  # fmt: skip
+    """Turns ``lo`` to ``hi`` of the product: each a stripe of columns, from top to bottom."""
+    width = panel_width(itemsize)
+    blocks = (m + ROWS - 1) // ROWS
+    for turn in range(lo, hi):
+        for top in range(0, k, DEPTH):
+            for o in range(turn * STRIPE * width, min((turn + 1) * STRIPE * width, n), width):
+                columns = min(width, n - o)
+                for block in range(blocks):
+                    low, high = block * m // blocks, (block + 1) * m // blocks
+                    place = c + (low * n + o) * itemsize
+                    multiply_block(
+                        zero, high - low, PRODUCT, a + low * a_row + top * a_step, a_row, a_step,
+                        start, b + top * b_step + o * itemsize, b_step, start, 1,
+                        min(DEPTH, k - top), place, n * itemsize, zeros if top == 0 else place,
+                        0 if top == 0 else n * itemsize, columns, 0,
+                    )  # fmt: skip

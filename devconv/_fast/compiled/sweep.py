@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -168,6 +168,11 @@ class Job:
     along: int
     is_padded: bool
     slab: int
+
+    @cached_property
+    def most(self) -> int:
+        """The most windows that a box has."""
+        return int((self.boxes[:, 1::2] - self.boxes[:, ::2]).prod(axis=1).max())
 
 
 @lru_cache(maxsize=1024)

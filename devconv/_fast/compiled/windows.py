@@ -9,11 +9,7 @@ scratch memory with zeros around it, or read where it lies if nothing is missing
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 from devconv._fast.compiled.block import (
     CHANNELS,
@@ -26,6 +22,7 @@ from devconv._fast.compiled.block import (
     peek,
     poke,
 )
+from devconv._fast.compiled.native import Task, compiled, integers
 
 BATCH, ROW = 0, 3
 SIZE, KERNEL, STRIDE, DILATION, ORIGIN = range(5)
@@ -38,15 +35,6 @@ kernel apart, which is often a power of two."""
 
 MISSING = -(2**63)
 """In place of an offset where there is no tap: no array is as large."""
-
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """The function compiled when it is first called, and kept on disk where there is room."""
-    how = {"nogil": True, "error_model": "numpy", "boundscheck": False}
-    try:
-        return njit(cache=True, **how)(function)
-    except RuntimeError:  # Numba finds no folder that it may write to
-        return njit(**how)(function)
 
 
 @compiled
@@ -137,10 +125,10 @@ def _runs(kind, geometry, extents, channels, merged):
     return offsets, geometry[KERNEL, 3] * channels if merged else channels, 0
 
 
-@compiled
+@Task
 def correlate(
-    zero, lo, hi, kind, boxes, geometry, along, pixel, groups, channels, outputs,
-    x, x_strides, packed, masks, bias, y, y_strides, scratch, itemsize,
+    zero, who, lo, hi, room, in_place, kind, boxes, geometry, along, pixel, groups, channels,
+    outputs, x, x_strides, packed, masks, bias, y, y_strides, itemsize,
 ):  # fmt: skip
     """``y`` for the boxes from ``lo`` to ``hi``: windows of ``x`` times the packed kernel.
 
@@ -149,6 +137,9 @@ def correlate(
     of a block; ``bias`` is the address of a number for each output, ``masks`` that of the
     masks of a block.
     """
+    boxes, geometry = integers(boxes, (hi, 8)), integers(geometry, (5, 4))
+    x_strides, y_strides = integers(x_strides, 5), integers(y_strides, 5)
+    scratch = 0 if in_place else room
     extents = np.empty(4, np.int64)
     width = panel_width(itemsize)
     p, q, r = [a for a in range(4) if a != along]
@@ -190,16 +181,19 @@ def correlate(
                                 )  # fmt: skip
 
 
-@compiled
+@Task
 def kernel_cotangent(
-    zero, lo, hi, kind, units, boxes, geometry, along, pixel, groups, channels, outputs,
-    x, x_strides, dy, dy_strides, sums, zeros, scratch, itemsize,
+    zero, who, lo, hi, room, in_place, kind, units, boxes, geometry, along, pixel, groups,
+    channels, outputs, x, x_strides, dy, dy_strides, sums, zeros, itemsize,
 ):  # fmt: skip
     """What each weight has met, for the units from ``lo`` to ``hi``.
 
     A unit ``(first box, last box, first panel, last panel, part)`` adds its boxes, in their
     order, to some panels of the sums numbered ``part``, which lie as :func:`pack` lays kernels.
     """
+    units, geometry = integers(units, (hi, 5)), integers(geometry, (5, 4))
+    x_strides, dy_strides = integers(x_strides, 5), integers(dy_strides, 5)
+    scratch = 0 if in_place else room
     extents = np.empty(4, np.int64)
     width = panel_width(itemsize)
     panels = (outputs + width - 1) // width
@@ -208,7 +202,7 @@ def kernel_cotangent(
     for u in range(lo, hi):
         total = sums + units[u, 4] * groups * taps * channels * outputs * itemsize
         for i in range(units[u, 0], units[u, 1]):
-            box = boxes[i]
+            box = integers(boxes + 64 * i, 8)
             slab = slab_of(box, geometry, pixel, x, x_strides, scratch, itemsize, extents)
             merged = groups == 1 and geometry[DILATION, 3] == 1
             merged = merged and extents[3] == channels * itemsize
@@ -253,20 +247,27 @@ def kernel_cotangent(
                         )  # fmt: skip
 
 
-@compiled
-def pack(zero, lo, hi, weight, group, out, inner, taps, channels, outputs, packed, itemsize):
+@Task
+def pack(
+    zero, who, lo, hi, room, weight, group, out, inner, taps, tap_count, group_pixels, channels,
+    outputs, packed, itemsize,
+):  # fmt: skip
     """The kernel as panels of columns, ``(groups, panels, taps, channels, width)``.
 
     Args:
         zero: a number of the dtype.
+        who: which worker this is.
         lo: the first panel, counted over all groups.
         hi: the panel after the last.
+        room: memory of its own.
         weight: address of the kernel.
         group: bytes from one group to the next.
         out: bytes from one output channel to the next.
         inner: bytes from one channel of the sum to the next.
-        taps: byte offsets of the taps, ``(taps, pixels)``: for each pixel that a window
-            gives, or ``MISSING`` where it does not count for that pixel.
+        taps: byte offsets of the taps, ``(tap_count, group_pixels)``: for each pixel that a
+            window gives, or ``MISSING`` where it does not count for that pixel.
+        tap_count: see ``taps``.
+        group_pixels: see ``taps``.
         channels: channels of the sum, in one group.
         outputs: numbers that a window gives in one group, ``(pixels, output channels)``.
         packed: address of the result.
@@ -274,7 +275,8 @@ def pack(zero, lo, hi, weight, group, out, inner, taps, channels, outputs, packe
     """
     width = panel_width(itemsize)
     panels = (outputs + width - 1) // width
-    each = outputs // taps.shape[1]
+    taps = integers(taps, (tap_count, group_pixels))
+    each = outputs // group_pixels
     columns_out = np.empty(outputs, np.int64)
     pixels = np.empty(outputs, np.int64)
     for j in range(outputs):
@@ -283,11 +285,11 @@ def pack(zero, lo, hi, weight, group, out, inner, taps, channels, outputs, packe
     for i in range(lo, hi):
         g, o = i // panels, i % panels * width
         columns = min(width, outputs - o)
-        panel = packed + (g * outputs + o) * taps.shape[0] * channels * itemsize
+        panel = packed + (g * outputs + o) * tap_count * channels * itemsize
         for low in range(0, columns, STRIP):
             for c in range(channels):
                 source = weight + g * group + c * inner
-                for t in range(taps.shape[0]):
+                for t in range(tap_count):
                     target = panel + (t * channels + c) * columns * itemsize
                     for j in range(low, min(low + STRIP, columns)):
                         tap = taps[t, pixels[o + j]]
@@ -295,8 +297,10 @@ def pack(zero, lo, hi, weight, group, out, inner, taps, channels, outputs, packe
                         poke(target + j * itemsize, zero if tap == MISSING else peek(zero, place))
 
 
-@compiled
-def unpack(zero, lo, hi, sums, parts, groups, taps, channels, outputs, dweight, itemsize):
+@Task
+def unpack(
+    zero, who, lo, hi, room, sums, parts, groups, taps, channels, outputs, dweight, itemsize
+):  # fmt: skip
     """``dweight (groups · outputs, channels, taps)``: parts added up, panels ``lo`` to ``hi``."""
     width = panel_width(itemsize)
     panels = (outputs + width - 1) // width

@@ -7,6 +7,8 @@ are in :mod:`devconv._winograd`. Two dimensions, kernels of 3 at stride 1.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from devconv._array import Array
@@ -16,11 +18,11 @@ from devconv._fast.compiled.bank import Bank, unpacked
 from devconv._fast.compiled.block import PRODUCT, ROWS, copy_bytes, multiply_block
 from devconv._fast.compiled.conv import units_of
 from devconv._fast.compiled.memory import filled, readable
+from devconv._fast.compiled.native import Task, compiled, integers
 from devconv._fast.compiled.sandwich import sandwich
 from devconv._fast.compiled.threads import PRODUCTS, share
-from devconv._fast.compiled.windows import compiled, panel_width, slab_of
+from devconv._fast.compiled.windows import panel_width, slab_of
 from devconv._fast.plan import Plan
-from devconv._fast.scratch import scratch
 from devconv._winograd import TAPS, Matrix, matrices
 
 TILES = 28, 256
@@ -62,63 +64,48 @@ def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, tile: int) -> 
     """``dweight`` for ``x (N, *size, C)`` and ``dy (N, *out, O)``: ``Gᵀ [(Bᵀ d) ⊙ (A dy)] G``."""
     dy, outputs, channels, kind = readable(dy, x.dtype), len(weight), x.shape[-1], x.dtype
     before = tuple(pair[0] for pair in w.padding)
-    job = _job(x, w.out, before, tile, tile + TAPS - 1, channels + outputs)
-    back = _job(dy, w.out, (0, 0), tile, tile, like=job)
-    points, tiles = (tile + TAPS - 1) ** 2, _tiles(job)
+    described = x.shape, x.itemsize, w.out, before, tile, outputs
+    job, back = _job(*described), _job_back(*described)
+    points, tiles = (tile + TAPS - 1) ** 2, job.most
     share_bytes = points * channels * outputs * x.itemsize
     parts, units = units_of(len(job.boxes), outputs, 1, share_bytes, x.itemsize)
     sums = np.empty((parts, points * channels * outputs), kind)
     zeros = np.zeros(max(channels, outputs), kind)
-    sizes = [job.slab, back.slab, *(points * tiles * c * x.itemsize for c in (channels, outputs))]
-    zero, start = kind.type(0), np.zeros(1, np.int64)
-    x_strides, dy_strides = sweep.strides(x), sweep.strides(dy)
-
-    def work(lo: int, hi: int) -> None:
-        _memory, rooms = _rooms(sizes)
-        _kernel_cotangent(
-            zero, lo, hi, tile, units, job.boxes, job.geometry, back.geometry, channels, outputs,
-            x.ctypes.data, x_strides, dy.ctypes.data, dy_strides, sums.ctypes.data,
-            zeros.ctypes.data, start, rooms, x.itemsize,
-        )  # fmt: skip
-
-    share(len(units), work, len(job.boxes) * tiles * points * channels * outputs // PRODUCTS)
+    rooms = [job.slab, back.slab, *(points * tiles * c * x.itemsize for c in (channels, outputs))]
+    places, room = _apart(rooms)
+    x_strides, dy_strides, start = sweep.strides(x), sweep.strides(dy), np.zeros(1, np.int64)
+    share(
+        _kernel_cotangent, kind, len(units),
+        len(job.boxes) * tiles * points * channels * outputs // PRODUCTS, places, tile, units,
+        job.boxes, job.geometry, back.geometry, channels, outputs, x, x_strides, dy, dy_strides,
+        sums, zeros, start, x.itemsize, room=room,
+    )  # fmt: skip
     total = sums.sum(axis=0) if parts > 1 else sums[0]
     packed, width = np.empty(weight.size, kind), panel_width(x.itemsize)
-    zeros = np.zeros(width, kind)
-
-    def come_back(lo: int, hi: int) -> None:
-        _kernels_back(
-            zero, lo, hi, tile, channels, outputs, total.ctypes.data, packed.ctypes.data,
-            zeros.ctypes.data, x.itemsize,
-        )  # fmt: skip
-
-    share(-(-outputs // width), come_back, total.size)
+    zeros, panels = np.zeros(width, kind), -(-outputs // width)
+    told = tile, channels, outputs, total, packed, zeros, x.itemsize
+    share(_kernels_back, kind, panels, total.size, *told)
     return unpacked(packed, 1, 1, TAPS**2, channels, outputs, np.empty(weight.shape, kind))
 
 
 def _walk(x: Array, bank: Bank, out: Shape, before: Shape, tile: int, bias: Array | None) -> Array:
     """The windows of ``x`` times the kernel."""
     channels, outputs, kind = bank.channels, bank.outputs, x.dtype
-    job = _job(x, out, before, tile, tile + TAPS - 1, channels + outputs)
+    job = _job(x.shape, x.itemsize, out, before, tile, outputs)
     y = np.empty((len(x), *out, outputs), kind)
     kernels = _points(bank, tile)
     start = np.zeros(outputs, kind) if bias is None else filled(bias, kind)
-    points, tiles = (tile + TAPS - 1) ** 2, _tiles(job)
-    sizes = [job.slab, *(points * tiles * c * x.itemsize for c in (channels, outputs))]
-    sizes.append(tile * tile * outputs * x.itemsize)
-    zero, none = kind.type(0), np.zeros(1, np.int64)
-    zeros = np.zeros(max(channels, outputs), kind)
+    points, tiles = (tile + TAPS - 1) ** 2, job.most
+    rooms = [job.slab, *(points * tiles * c * x.itemsize for c in (channels, outputs))]
+    places, room = _apart([*rooms, tile * tile * outputs * x.itemsize])
+    none, zeros = np.zeros(1, np.int64), np.zeros(max(channels, outputs), kind)
     x_strides, y_strides, edges = sweep.strides(x), sweep.strides(y), np.asarray(out, np.int64)
-
-    def work(lo: int, hi: int) -> None:
-        _memory, rooms = _rooms(sizes)
-        _correlate(
-            zero, lo, hi, tile, job.boxes, job.geometry, channels, outputs, x.ctypes.data,
-            x_strides, kernels.ctypes.data, start.ctypes.data, y.ctypes.data, y_strides, edges,
-            zeros.ctypes.data, none, rooms, x.itemsize,
-        )  # fmt: skip
-
-    share(len(job.boxes), work, len(job.boxes) * tiles * points * channels * outputs // PRODUCTS)
+    share(
+        _correlate, kind, len(job.boxes),
+        len(job.boxes) * tiles * points * channels * outputs // PRODUCTS, places, tile, job.boxes,
+        job.geometry, channels, outputs, x, x_strides, kernels, start, y, y_strides, edges, zeros,
+        none, x.itemsize, room=room,
+    )  # fmt: skip
     return y
 
 
@@ -127,15 +114,9 @@ def _points(bank: Bank, tile: int) -> Array:
     packed, outputs, channels = bank.packed(), bank.outputs, bank.channels
     width = panel_width(packed.itemsize)
     kernels = np.empty((tile + TAPS - 1) ** 2 * channels * outputs, packed.dtype)
-    zero, zeros = packed.dtype.type(0), np.zeros(width, packed.dtype)
-
-    def work(lo: int, hi: int) -> None:
-        _kernels(
-            zero, lo, hi, tile, channels, outputs, packed.ctypes.data, kernels.ctypes.data,
-            zeros.ctypes.data, packed.itemsize,
-        )  # fmt: skip
-
-    share(-(-outputs // width), work, kernels.size)
+    zeros, panels = np.zeros(width, packed.dtype), -(-outputs // width)
+    told = tile, channels, outputs, packed, kernels, zeros, packed.itemsize
+    share(_kernels, packed.dtype, panels, kernels.size, *told)
     return kernels
 
 
@@ -144,49 +125,55 @@ def _read(taps: range) -> tuple[sweep.Sweep, ...]:
     return (sweep.Sweep((0, 1), tuple((k,) for k in taps), 1, 1, 0),) * 2
 
 
+@lru_cache(maxsize=1024)
 def _job(
-    x: Array,
-    out: Shape,
-    before: Shape,
-    tile: int,
-    reach: int,
-    channels: int = 0,
-    like: sweep.Job | None = None,
+    shape: Shape, itemsize: int, out: Shape, before: Shape, tile: int, outputs: int
 ) -> sweep.Job:
-    """Tiles of ``x`` as windows ``reach`` wide, ``tile`` apart.
+    """The tiles of images ``(N, *size, C)`` as windows that overlap, ``tile`` apart.
 
-    In boxes that suit so many ``channels`` of images and results together, or in those of
-    another job.
+    In boxes that suit the channels of images and of results together.
     """
+    reach, pixel = tile + TAPS - 1, shape[-1] * itemsize
+    count = POINTS // (reach * reach * max(1, shape[-1] + outputs) * itemsize)
+    budget = min(max(count, TILES[0]), TILES[1]) * tile * tile * pixel
+    return _tiled(shape, pixel, out, before, tile, reach, budget)
+
+
+@lru_cache(maxsize=1024)
+def _job_back(
+    shape: Shape, itemsize: int, out: Shape, before: Shape, tile: int, outputs: int
+) -> sweep.Job:
+    """The tiles of the results ``(N, *out, outputs)``, in the same boxes."""
+    pixel, none = outputs * itemsize, tuple(0 for _ in out)
+    job = _tiled((shape[0], *out, outputs), pixel, out, none, tile, tile, POINTS)
+    like = _job(shape, itemsize, out, before, tile, outputs)
+    return sweep.with_boxes(job, like.boxes, pixel)
+
+
+def _tiled(
+    shape: Shape, pixel: int, out: Shape, before: Shape, tile: int, reach: int, budget: int
+) -> sweep.Job:
     taps = tuple((k,) for k in range(reach))
     sweeps = tuple(sweep.Sweep((0, 1), taps, tile, 1, -edge) for edge in before)
-    tiles = (len(x), *(-(-n // tile) for n in out))
-    pixel = x.shape[-1] * x.itemsize
-    count = POINTS // ((tile + TAPS - 1) ** 2 * max(1, channels) * x.itemsize)
-    budget = min(max(count, TILES[0]), TILES[1]) * tile * tile * pixel
-    job = sweep.planned(x.shape[:-1], pixel, sweeps, tiles, budget, False)
-    return job if like is None else sweep.with_boxes(job, like.boxes, pixel)
+    tiles = (shape[0], *(-(-n // tile) for n in out))
+    return sweep.planned(shape[:-1], pixel, sweeps, tiles, budget, False)
 
 
-def _tiles(job: sweep.Job) -> int:
-    """The most tiles that a box has."""
-    boxes = job.boxes
-    return int((boxes[:, 1::2] - boxes[:, ::2]).prod(axis=1).max())
+def _apart(sizes: list[int]) -> tuple[Array, int]:
+    """Where in a thread's memory rooms of these sizes begin, and how much it takes."""
+    edges = np.cumsum([0, *(-(-size // 64) * 64 for size in sizes)])
+    return edges[:-1], int(edges[-1])
 
 
-def _rooms(sizes: list[int]) -> tuple[Array, Array]:
-    """Scratch memory of this thread, to be held on to, and an address in it for each size."""
-    apart = [-(-size // 64) * 64 for size in sizes]
-    memory = scratch(sum(apart))
-    return memory, memory.ctypes.data + np.cumsum([0, *apart[:-1]])
-
-
-@compiled
+@Task
 def _correlate(
-    zero, lo, hi, tile, boxes, geometry, channels, outputs, x, x_strides, kernels, start, y,
-    y_strides, edges, zeros, none, rooms, itemsize,
+    zero, who, lo, hi, room, rooms, tile, boxes, geometry, channels, outputs, x, x_strides,
+    kernels, start, y, y_strides, edges, zeros, none, itemsize,
 ):  # fmt: skip
     """``y`` for the boxes from ``lo`` to ``hi``."""
+    boxes, geometry = integers(boxes, (hi, 8)), integers(geometry, (5, 4))
+    x_strides, y_strides, edges = integers(x_strides, 5), integers(y_strides, 5), integers(edges, 2)
+    rooms = integers(rooms, 4) + room
     extents = np.empty(4, np.int64)
     side, width = tile + TAPS - 1, panel_width(itemsize)
     image, result, spare = rooms[1], rooms[2], rooms[3]
@@ -206,7 +193,7 @@ def _correlate(
                     multiply_block(
                         zero, high - low, PRODUCT,
                         image + (point * tiles + low) * channels * itemsize, channels * itemsize,
-                        itemsize, none.ctypes.data, kernel, columns * itemsize, none.ctypes.data,
+                        itemsize, none, kernel, columns * itemsize, none,
                         1, channels, result + ((point * tiles + low) * outputs + o) * itemsize,
                         outputs * itemsize, zeros, 0, columns, 0,
                     )  # fmt: skip
@@ -235,12 +222,16 @@ def _correlate(
                     t += 1
 
 
-@compiled
+@Task
 def _kernel_cotangent(
-    zero, lo, hi, tile, units, boxes, geometry, back, channels, outputs, x, x_strides, dy,
-    dy_strides, sums, zeros, none, rooms, itemsize,
+    zero, who, lo, hi, room, rooms, tile, units, boxes, geometry, back, channels, outputs, x,
+    x_strides, dy, dy_strides, sums, zeros, none, itemsize,
 ):  # fmt: skip
     """What each weight has met, at the points; units and parts as for the direct sum."""
+    geometry, back = integers(geometry, (5, 4)), integers(back, (5, 4))
+    units = integers(units, (hi, 5))
+    x_strides, dy_strides = integers(x_strides, 5), integers(dy_strides, 5)
+    rooms = integers(rooms, 4) + room
     extents = np.empty(4, np.int64)
     side, width = tile + TAPS - 1, panel_width(itemsize)
     image, result = rooms[2], rooms[3]
@@ -248,7 +239,7 @@ def _kernel_cotangent(
     for u in range(lo, hi):
         total = sums + units[u, 4] * side * side * channels * outputs * itemsize
         for i in range(units[u, 0], units[u, 1]):
-            box = boxes[i]
+            box = integers(boxes + 64 * i, 8)
             slab = slab_of(box, geometry, channels, x, x_strides, rooms[0], itemsize, extents)
             tiles = _to_points(
                 zero, tile, box, slab, extents, image, channels, zeros, itemsize, side
@@ -267,9 +258,9 @@ def _kernel_cotangent(
                         multiply_block(
                             zero, high - low, PRODUCT,
                             image + (point * tiles * channels + low) * itemsize, itemsize,
-                            channels * itemsize, none.ctypes.data,
+                            channels * itemsize, none,
                             result + (point * tiles * outputs + o) * itemsize,
-                            outputs * itemsize, none.ctypes.data, 1, tiles, place,
+                            outputs * itemsize, none, 1, tiles, place,
                             columns * itemsize, zeros if fresh else place,
                             0 if fresh else columns * itemsize, columns, 0,
                         )  # fmt: skip
@@ -319,8 +310,8 @@ def _result(zero, tile, source, row, column, target, t_row, t_column, start, cou
         _result_4(zero, source, row, column, target, t_row, t_column, start, count)
 
 
-@compiled
-def _kernels(zero, lo, hi, tile, channels, outputs, packed, kernels, zeros, itemsize):
+@Task
+def _kernels(zero, who, lo, hi, room, tile, channels, outputs, packed, kernels, zeros, itemsize):
     """Panels ``lo`` to ``hi`` of the kernels, from taps to points."""
     side, width = tile + TAPS - 1, panel_width(itemsize)
     for panel in range(lo, hi):
@@ -340,8 +331,8 @@ def _kernels(zero, lo, hi, tile, channels, outputs, packed, kernels, zeros, item
                 )
 
 
-@compiled
-def _kernels_back(zero, lo, hi, tile, channels, outputs, sums, packed, zeros, itemsize):
+@Task
+def _kernels_back(zero, who, lo, hi, room, tile, channels, outputs, sums, packed, zeros, itemsize):
     """The transpose: panels ``lo`` to ``hi`` of the kernels, from points to taps."""
     side, width = tile + TAPS - 1, panel_width(itemsize)
     for panel in range(lo, hi):
