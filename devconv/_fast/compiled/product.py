@@ -14,7 +14,7 @@ import numpy as np
 
 from devconv._array import Array
 from devconv._check import Shape
-from devconv._fast.compiled.block import PRODUCT, ROWS, multiply_block
+from devconv._fast.compiled.block import PRODUCT, ROWS, copy_bytes, multiply_block
 from devconv._fast.compiled.memory import filled, readable
 from devconv._fast.compiled.native import Task, integers, numbers
 from devconv._fast.compiled.threads import PRODUCTS, share
@@ -22,12 +22,14 @@ from devconv._fast.compiled.windows import panel_width
 from devconv._fast.plan import Plan
 
 STRIP = 8 * ROWS
-"""Rows of the result that one turn computes."""
+"""The most rows of the result that one turn computes."""
+SIDE = 8
+"""Channels that are laid apart side by side."""
 
 
 FLAT = 64
 """Where sums are no longer than this, whole rows of the result are computed at once."""
-STRIPE = 8
+STRIPE = 18
 DEPTH = 32
 """Where ``a`` is one strip, each turn reads a stripe of ``b``, so many panels wide, from top to
 bottom, so many rows at a time: rows that are pages apart are read in long runs."""
@@ -52,9 +54,10 @@ def multiply(a: Array, b: Array) -> Array:
         task, turns = _multiply_thin, -(-panels // STRIPE)
     else:
         task, turns = _multiply, -(-m // STRIP) * panels
+    room = k * panel_width(a.itemsize) * a.itemsize if task is _multiply else 0
     share(
         task, a.dtype, turns, m * n * k // PRODUCTS, m, n, k, a, *a.strides, b, b.strides[0], c,
-        zeros, start, a.itemsize,
+        zeros, start, a.itemsize, room=room,
     )  # fmt: skip
     return c
 
@@ -149,11 +152,12 @@ def _take_columns(zero, who, lo, hi, room, places, windows, taps, tap_count, sla
     places, taps = integers(places, windows), integers(taps, tap_count)
     slab = numbers(zero, slab, places[-1] + taps[-1] + hi)
     columns = numbers(zero, columns, (hi, tap_count, windows))
-    for c in range(lo, hi):
+    for low in range(lo, hi, SIDE):
         for t in range(tap_count):
-            first = taps[t] + c
             for p in range(windows):
-                columns[c, t, p] = slab[places[p] + first]
+                first = places[p] + taps[t]
+                for c in range(low, min(low + SIDE, hi)):
+                    columns[c, t, p] = slab[first + c]
 
 
 @Task
@@ -179,15 +183,21 @@ def _multiply(
     for turn in range(lo, hi):
         o = turn // strips * width
         columns = min(width, n - o)
-        first = turn % strips * STRIP
-        count = min(STRIP, m - first)
+        first = turn % strips * m // strips
+        count = (turn % strips + 1) * m // strips - first
         blocks = (count + ROWS - 1) // ROWS
+        panel, step = b + o * itemsize, b_step
+        if blocks > 1 and b_step != columns * itemsize:
+            step = columns * itemsize
+            for i in range(k):
+                copy_bytes(room + i * step, panel + i * b_step, step)
+            panel = room
         for block in range(blocks):
             low = first + block * count // blocks
             high = first + (block + 1) * count // blocks
             multiply_block(
                 zero, high - low, PRODUCT, a + low * a_row, a_row, a_step, start,
-                b + o * itemsize, b_step, start, 1, k,
+                panel, step, start, 1, k,
                 c + (low * n + o) * itemsize, n * itemsize, zeros, 0, columns, 0,
             )  # fmt: skip
 

@@ -22,7 +22,7 @@ from devconv._fast.compiled.block import (
     peek,
     poke,
 )
-from devconv._fast.compiled.native import Task, compiled, integers
+from devconv._fast.compiled.native import Task, compiled, integers, numbers
 
 BATCH, ROW = 0, 3
 SIZE, KERNEL, STRIDE, DILATION, ORIGIN = range(5)
@@ -277,23 +277,24 @@ def pack(
     panels = (outputs + width - 1) // width
     taps = integers(taps, (tap_count, group_pixels))
     each = outputs // group_pixels
-    columns_out = np.empty(outputs, np.int64)
-    pixels = np.empty(outputs, np.int64)
-    for j in range(outputs):
-        columns_out[j] = j % each * out
-        pixels[j] = j // each
     for i in range(lo, hi):
         g, o = i // panels, i % panels * width
         columns = min(width, outputs - o)
         panel = packed + (g * outputs + o) * tap_count * channels * itemsize
         for low in range(0, columns, STRIP):
+            high = min(low + STRIP, columns)
             for c in range(channels):
                 source = weight + g * group + c * inner
                 for t in range(tap_count):
                     target = panel + (t * channels + c) * columns * itemsize
-                    for j in range(low, min(low + STRIP, columns)):
-                        tap = taps[t, pixels[o + j]]
-                        place = source + columns_out[o + j] + tap
+                    if group_pixels == 1:
+                        place = source + o * out + taps[t, 0]
+                        for j in range(low, high):
+                            poke(target + j * itemsize, peek(zero, place + j * out))
+                        continue
+                    for j in range(low, high):
+                        tap = taps[t, (o + j) // each]
+                        place = source + (o + j) % each * out + tap
                         poke(target + j * itemsize, zero if tap == MISSING else peek(zero, place))
 
 
@@ -301,21 +302,30 @@ def pack(
 def unpack(
     zero, who, lo, hi, room, sums, parts, groups, taps, channels, outputs, dweight, itemsize
 ):  # fmt: skip
-    """``dweight (groups · outputs, channels, taps)``: parts added up, panels ``lo`` to ``hi``."""
+    """``dweight (groups · outputs, channels, taps)``: parts added up, panels ``lo`` to ``hi``.
+
+    The sum takes the place of the first part.
+    """
     width = panel_width(itemsize)
     panels = (outputs + width - 1) // width
-    part = groups * taps * channels * outputs * itemsize
+    part = groups * taps * channels * outputs
     for i in range(lo, hi):
         g, o = i // panels, i % panels * width
         columns = min(width, outputs - o)
         panel = sums + (g * outputs + o) * taps * channels * itemsize
+        count = columns * taps * channels
+        total = numbers(zero, panel, count)
+        for q in range(1, parts):
+            more = numbers(zero, panel + q * part * itemsize, count)
+            for j in range(count):
+                total[j] += more[j]
+        row = taps * channels * itemsize
+        target = dweight + (g * outputs + o) * row
         for low in range(0, columns, STRIP):
+            high = min(low + STRIP, columns)
             for c in range(channels):
                 for t in range(taps):
                     source = panel + (t * channels + c) * columns * itemsize
-                    for j in range(low, min(low + STRIP, columns)):
-                        total = zero
-                        for q in range(parts):
-                            total += peek(zero, source + q * part + j * itemsize)
-                        row = g * outputs + o + j
-                        poke(dweight + ((row * channels + c) * taps + t) * itemsize, total)
+                    place = target + (c * taps + t) * itemsize
+                    for j in range(low, high):
+                        poke(place + j * row, peek(zero, source + j * itemsize))
