@@ -27,7 +27,7 @@ from devconv.testing import generic
 pytest.importorskip("numba")
 
 from devconv._fast import compiled
-from devconv._fast.compiled import block, memory, native, passes, sweep, threads, windows
+from devconv._fast.compiled import block, memory, native, passes, spread, sweep, threads, windows
 from devconv._fast.compiled.atomics import look, tell
 from devconv._fast.compiled.native import Task, integers, numbers
 
@@ -112,6 +112,33 @@ def test_convolution(case: Any, dtype: str) -> None:
         a, b = order(x), order(dy)
         digits = 1e-13 if dtype == "float64" else 1e-5
         equal(lambda a=a, b=b: conv_call(a, weight, b, case[-1]), digits=digits)
+
+
+SPREAD = [  # few channels, some images: what windows send back is added where it was read
+    (4, 3, (9, 8), 20, (3, 3), {"padding": 1}),
+    (5, 3, (20, 40), 16, (5, 4), {"padding": ((1, 4), (0, 3))}),
+    (4, 3, (16, 20), 9, (7, 7), {"stride": 2, "padding": 3}),
+    (4, 2, (11, 12), 3, (4, 5), {"stride": (3, 2), "padding": (1, 4), "dilation": (1, 2)}),
+    (4, 3, (10, 7), 40, (2, 1), {"stride": 4}),  # pixels that no window reads
+    (6, 3, (50,), 33, (7,), {"stride": 2, "padding": 3, "dilation": 2}),
+    (4, 3, (4, 5, 6), 24, (2, 3, 3), {"padding": 1, "stride": (1, 2, 1)}),
+]
+
+
+@pytest.mark.parametrize("case", SPREAD, ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_way_back_to_few_channels(
+    case: Any, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spread, "WASTE", math.inf)
+    taken, there = [], spread.input_cotangent
+    monkeypatch.setattr(spread, "input_cotangent", lambda *a: taken.append(a) or there(*a))
+    x, weight, dy = conv_arrays(case, dtype)
+    for order in (last, np.asarray):
+        a, b = order(x), order(dy)
+        digits = 1e-13 if dtype == "float64" else 1e-5
+        equal(lambda a=a, b=b: conv_call(a, weight, b, case[-1]), digits=digits)
+    assert taken
 
 
 def test_the_routes_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:

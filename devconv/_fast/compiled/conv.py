@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from devconv._array import Array
-from devconv._fast.compiled import block, product, sweep, windows
+from devconv._fast.compiled import block, product, spread, sweep, windows
 from devconv._fast.compiled.bank import Bank, is_depthwise, unpacked
 from devconv._fast.compiled.memory import readable
 from devconv._fast.compiled.threads import PRODUCTS, count, share
@@ -39,6 +39,8 @@ def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array:
     channels, weight = weight.shape[1] * groups, readable(weight, dy.dtype)
     if product.suits(w, len(dy), weight.shape[0], groups):
         return product.input_cotangent(dy, weight, w)
+    if spread.suits(dy, weight, w, groups):
+        return spread.input_cotangent(dy, weight, w)
     dx = np.empty((dy.shape[0], *w.size, channels), dy.dtype)
     axes = list(zip(w.size, w.kernel, w.stride, w.dilation, w.padding, strict=True))
     for sweeps in sweep.backward(axes, _groupable(channels, groups), dy.itemsize):

@@ -13,6 +13,8 @@ from devconv._fast.compiled.memory import filled
 from devconv._fast.compiled.threads import share
 
 Moments = tuple[Array, Array]
+FEW = 16
+"""With fewer channels than this, neighbouring pixels are summed side by side."""
 Pullback = Callable[[Array], tuple[Array | None, ...]]
 
 
@@ -52,9 +54,11 @@ def channel_norm(
 def channel_sums(x: Array) -> Array:
     """The sum of ``x (..., C)`` over everything but its channels."""
     channels, rows = x.shape[-1], math.prod(x.shape[:-1])
-    totals = np.empty((-(-rows // passes.STRETCH), channels), x.dtype)
-    share(passes.sums, x.dtype, len(totals), x.size, rows, channels, x, totals)
-    return totals.sum(axis=0, dtype=np.float64).astype(x.dtype)
+    together = math.gcd(rows, FEW) if channels < FEW else 1  # short rows leave vectors unfilled
+    rows, columns = rows // together, channels * together
+    totals = np.empty((-(-rows // passes.STRETCH), columns), x.dtype)
+    share(passes.sums, x.dtype, len(totals), x.size, rows, columns, x, totals)
+    return totals.reshape(-1, channels).sum(axis=0, dtype=np.float64).astype(x.dtype)
 
 
 def _moments(x: Array, rows: int, channels: int) -> Moments:

@@ -154,10 +154,17 @@ def _take_columns(zero, who, lo, hi, room, places, windows, taps, tap_count, sla
     columns = numbers(zero, columns, (hi, tap_count, windows))
     for low in range(lo, hi, SIDE):
         for t in range(tap_count):
-            for p in range(windows):
-                first = places[p] + taps[t]
-                for c in range(low, min(low + SIDE, hi)):
-                    columns[c, t, p] = slab[first + c]
+            some = columns[low : min(low + SIDE, hi), t]
+            if len(some) == SIDE:  # a loop of known length
+                for p in range(windows):
+                    first = places[p] + taps[t] + low
+                    for c in range(SIDE):
+                        some[c, p] = slab[first + c]
+            else:
+                for p in range(windows):
+                    first = places[p] + taps[t] + low
+                    for c in range(len(some)):
+                        some[c, p] = slab[first + c]
 
 
 @Task
