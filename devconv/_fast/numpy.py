@@ -44,9 +44,18 @@ def suits_winograd(x: Array, w: Plan, groups: int) -> bool:
     return x.dtype == np.float32 and len(w.kernel) == 2 and groups == 1 and suits(x, w, groups)
 
 
+SMALL = 2048
+"""Numbers below which a pass of NumPy's own is as quick as a call of what is compiled."""
+
+
 def alike(*arrays: Array) -> bool:
-    """Whether arrays of one shape and full precision have the same strides, and no gaps."""
+    """Whether arrays of one shape and full precision have the same strides, and no gaps.
+
+    And whether it is worth asking.
+    """
     first = arrays[0]
+    if first.size < SMALL:
+        return False
     for other in arrays[1:]:
         if (other.shape, other.strides, other.dtype) != (first.shape, first.strides, first.dtype):
             return False

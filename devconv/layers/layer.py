@@ -359,7 +359,7 @@ class Layer:
         return "", None
 
     def _scope(self, *, training: bool, key: Key = None) -> Scope:
-        arrays = {**self._collect(Parameter), **self._collect(Buffer)}
+        arrays = self._collect(Parameter, Buffer)
         return Scope(self, arrays, training=training, key=key)
 
     def _walk(self, path: str = "") -> Iterator[tuple[str, Layer]]:
@@ -376,12 +376,12 @@ class Layer:
                 seen.add(id(layer))
                 yield path, layer
 
-    def _collect(self, kind: type) -> dict[str, Array]:
+    def _collect(self, *kinds: type) -> dict[str, Array]:
         return {
             join(path, name): layer._arrays[name]
             for path, layer in self._firsts()
             for name, declared in (layer._declared or {}).items()
-            if isinstance(declared, kind)
+            if isinstance(declared, kinds)
         }
 
     def _make(self, shape: InputShape | None, seed: int, *, anew: bool) -> None:

@@ -60,7 +60,8 @@ IMAGES = [  # n, c, size, o, kernel, and options
 
 
 @pytest.fixture(autouse=True)
-def _open_door() -> Iterator[None]:
+def _open_door(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(_fast.numpy, "SMALL", 0)
     with generic(False), _fast.numba():
         yield
 
@@ -119,7 +120,7 @@ SPREAD = [  # few channels, some images: what windows send back is added where i
     (5, 3, (20, 40), 16, (5, 4), {"padding": ((1, 4), (0, 3))}),
     (4, 3, (16, 20), 9, (7, 7), {"stride": 2, "padding": 3}),
     (4, 2, (11, 12), 3, (4, 5), {"stride": (3, 2), "padding": (1, 4), "dilation": (1, 2)}),
-    (4, 3, (10, 7), 40, (2, 1), {"stride": 4}),  # pixels that no window reads
+    (4, 3, (10, 7), 16, (2, 1), {"stride": 4}),  # pixels that no window reads
     (6, 3, (50,), 33, (7,), {"stride": 2, "padding": 3, "dilation": 2}),
     (4, 3, (4, 5, 6), 24, (2, 3, 3), {"padding": 1, "stride": (1, 2, 1)}),
 ]
@@ -426,6 +427,13 @@ def test_blend_twice(size: int, dtype: str) -> None:
     call()
     for before, after in zip(kept, (x, y, z), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def test_small_arrays_are_left_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    small, large = np.ones(100, np.float32), np.ones(10_000, np.float32)
+    assert _fast.passing("relu", small) is None
+    assert _fast.passing("relu", large) is compiled.ROUTES["relu"]
 
 
 def test_blend_twice_keeps_the_order_of_memory() -> None:

@@ -13,9 +13,11 @@ from devconv._fast.compiled.memory import filled
 from devconv._fast.compiled.threads import share
 
 Moments = tuple[Array, Array]
+Pullback = Callable[[Array], tuple[Array | None, ...]]
+
 FEW = 16
 """With fewer channels than this, neighbouring pixels are summed side by side."""
-Pullback = Callable[[Array], tuple[Array | None, ...]]
+_LEAST = {np.dtype(name): float(np.finfo(name).smallest_normal) for name in ("f4", "f8")}
 
 
 def channel_norm(
@@ -26,11 +28,14 @@ def channel_norm(
     Mean and variance, ``(C,)``, are those of ``x`` or the ``given`` ones, which are constants.
     """
     channels, rows, kind = x.shape[-1], math.prod(x.shape[:-1]), x.dtype
-    mean, var = _moments(x, rows, channels) if given is None else (filled(v, kind) for v in given)
     rate, gain = np.empty(channels, np.float64), np.empty(channels, kind)
-    limits = np.asarray((eps, np.finfo(kind).smallest_normal), np.float64)
+    limits = np.asarray((eps, _LEAST[kind]), np.float64)
     scales = 0 if weight is None else filled(weight, kind)
-    share(passes.rates, kind, channels, channels, limits, var, scales, rate, gain)
+    if given is None:
+        mean, var = _moments(x, rows, channels, limits, scales, rate, gain)
+    else:
+        mean, var = (filled(v, kind) for v in given)
+        share(passes.rates, kind, channels, channels, limits, var, scales, rate, gain)
     offset = np.zeros(channels, kind) if bias is None else filled(bias, kind)
     y = np.empty(x.shape, kind)
     share(passes.scale, kind, rows, y.size, channels, x, mean, gain, offset, y)
@@ -61,12 +66,12 @@ def channel_sums(x: Array) -> Array:
     return totals.reshape(-1, channels).sum(axis=0, dtype=np.float64).astype(x.dtype)
 
 
-def _moments(x: Array, rows: int, channels: int) -> Moments:
-    """Mean and biased variance: those of stretches, put together in float64."""
+def _moments(x: Array, rows: int, channels: int, *scaling: Array | int) -> Moments:
+    """Mean and biased variance; what ``scaling`` takes up beside them."""
     stretches, kind = -(-rows // passes.STRETCH), x.dtype
     means, squares = (np.empty((stretches, channels), kind) for _ in range(2))
     share(passes.moments, kind, stretches, x.size, rows, channels, x, means, squares)
     mean, var = np.empty(channels, kind), np.empty(channels, kind)
-    told = stretches, channels, rows, means, squares, mean, var
+    told = stretches, channels, rows, means, squares, mean, var, *scaling
     share(passes.together, kind, channels, means.size, *told)
     return mean, var

@@ -83,16 +83,17 @@ def moments(zero, who, lo, hi, room, rows, channels, x, means, squares):
 
 @Task
 def together(
-    zero, who, lo, hi, room, stretches, channels, rows, means, squares, mean, var
+    zero, who, lo, hi, room, stretches, channels, rows, means, squares, mean, var, limits, weight,
+    rate, gain,
 ):  # fmt: skip
     """Mean and biased variance of channels ``lo`` to ``hi`` from those of all stretches.
 
     T. Chan, G. Golub and R. LeVeque, "Algorithms for computing the sample variance",
-    The American Statistician 37 (1983).
+    The American Statistician 37 (1983). And their rates, see :func:`rates`.
     """
     shape = stretches, channels
     means, squares = numbers(zero, means, shape), numbers(zero, squares, shape)
-    mean, var = numbers(zero, mean, channels), numbers(zero, var, channels)
+    mean, variance = numbers(zero, mean, channels), numbers(zero, var, channels)
     for c in range(lo, hi):
         total = 0.0
         for s in range(stretches):
@@ -101,7 +102,8 @@ def together(
         for s in range(stretches):
             apart = means[s, c] - middle
             total += squares[s, c] + apart * apart * min(STRETCH, rows - s * STRETCH)
-        mean[c], var[c] = middle, total / rows
+        mean[c], variance[c] = middle, total / rows
+    _rates(zero, lo, hi, limits, var, weight, rate, gain)
 
 
 @Task
@@ -110,6 +112,11 @@ def rates(zero, who, lo, hi, room, limits, var, weight, rate, gain):
 
     ``limits`` are ``eps``, and the least number that ``var + eps`` is taken for.
     """
+    _rates(zero, lo, hi, limits, var, weight, rate, gain)
+
+
+@compiled
+def _rates(zero, lo, hi, limits, var, weight, rate, gain):
     eps, least = numbers(0.0, limits, 2)
     var, rate, gain = numbers(zero, var, hi), numbers(0.0, rate, hi), numbers(zero, gain, hi)
     for c in range(lo, hi):
