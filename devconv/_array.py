@@ -107,7 +107,29 @@ def single_device(native: Any) -> Any:
 
 def move(x: Array, native: Any) -> Array:
     """``x`` on another device of its own library."""
+    if library(array_namespace(x)) == "cupy":
+        return _across(x, native)
     return compat.to_device(x, native)
+
+
+def _across(x: Array, native: Any) -> Array:
+    """A CuPy array on another GPU, in step with the streams that are current on the two.
+
+    CuPy copies what has no gaps, on a stream of the GPU that it comes to, which knows nothing of
+    the one that computes ``x``.
+    """
+    stream = _module("cupy").cuda.get_current_stream
+    with x.device:
+        if not (x.flags.c_contiguous or x.flags.f_contiguous):
+            x = x.copy(order="C")
+        computed = stream().record()
+    with native:
+        stream().wait_event(computed)
+        y = compat.to_device(x, native)
+        copied = stream().record()
+    with x.device:
+        stream().wait_event(copied)  # before the memory of x may be written again
+    return y
 
 
 def _jax_spec(native: Any) -> str:
@@ -173,6 +195,14 @@ def index_dtype(x: Array) -> Any:
     return info.default_dtypes(device=device(x))["indexing"]
 
 
+def word_dtype(xp: Namespace) -> Any:
+    """The integers of 32 bits that wrap around and shift: uint32, but int32 in PyTorch.
+
+    Its uint32 neither adds nor shifts.
+    """
+    return xp.int32 if library(xp) == "torch" else xp.uint32
+
+
 def widen(x: Array) -> Array:
     """``x`` in :func:`wide_dtype`; ``x`` itself when it is that already."""
     return cast(x, wide_dtype(x))
@@ -211,9 +241,11 @@ def written(x: Array, index: Any, value: Array) -> Array:
 
 
 def added(x: Array, index: Any, value: Array) -> Array:
-    """``x`` with ``value`` added at ``index``; in place as in :func:`written`."""
-    if _is_torch(x):
-        x[index] += value
+    """``x`` with ``value`` added at ``index``, slices; in place as in :func:`written`."""
+    name = library(array_namespace(x))
+    if name in ("torch", "cupy") or (name == "numpy" and x.flags.writeable):
+        part = x[index]  # a view: x[index] += value would write what is there already once more
+        part += value
         return x
     return at(x)[index].add(value)
 

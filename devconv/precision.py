@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import overload
+from typing import Any, overload
 
 from devconv._check import choice
 
@@ -56,8 +57,14 @@ def precision(name: str | None = None) -> str | Precision:
     """Set how many digits may be given up for speed, or tell what is set.
 
     ``"exact"``, the default, is float32 as everybody expects it: results within 1e-5 of the
-    largest entry. ``"fast"`` allows what trades digits for speed, within 2e-4: Winograd's
-    F(4, 3) for convolution. Other dtypes than float32 are not touched.
+    largest entry. ``"fast"`` allows what trades digits for speed: on a CPU Winograd's F(4, 3) for
+    convolution, within 2e-4; on a GPU, for CuPy arrays, products of matrices in TF32, within 2e-3.
+    Only float32 is touched: other dtypes, sums and transforms keep their digits. TF32 needs a GPU
+    of compute capability 8.0 or more; elsewhere products are exact.
+
+    PyTorch's products follow PyTorch's own switch, ``torch.backends.cuda.matmul``, which is one
+    for the whole process: it is left alone. So is CuPy's, the environment variable
+    ``CUPY_TF32``, which rounds all products under either level.
 
     An operation looks once, in its forward pass; its pullback goes back the same way. The
     setting belongs to the thread: others stay as they were, and new ones begin exact.
@@ -79,3 +86,8 @@ def precision(name: str | None = None) -> str | Precision:
     'exact'
     """
     return _level.name if name is None else Precision(name)
+
+
+def kept(name: str) -> AbstractContextManager[Any]:
+    """The level a forward pass had found, in force again on its way back."""
+    return nullcontext() if _level.name == name else Precision(name)

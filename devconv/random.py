@@ -5,9 +5,9 @@ pure function of the key and the shape, so the same call gives the same numbers 
 library, on any device, eager or compiled. For new numbers make a new key: :func:`fold_in`
 a step, or the path of a layer, or :func:`split` one into several.
 
-Underneath is a block cipher that scrambles a counter, Threefry-2x32 with 20 rounds. It is
-written in int32, the integers that every library can add and shift: an overflow wraps
-around, and a mask takes the sign out of a shift to the right.
+Underneath is a block cipher that scrambles a counter, Threefry-2x32 with 20 rounds. It runs in
+whichever integers of 32 bits a library can add and shift: an overflow wraps around, and where
+they have a sign, a mask takes it out of a shift to the right.
 
 >>> step = fold_in(key(0), 7)
 >>> uniform(step, 3)
@@ -141,7 +141,7 @@ def bits(key: Array, shape: int | Sequence[int]) -> Array:
     >>> bits(key(0), 2)
     array([ 1797259609, -1715843330], dtype=int32)
     """
-    return _drawn(key, shape, lambda word: word)
+    return _drawn(key, shape, _int32)
 
 
 def uniform(key: Array, shape: int | Sequence[int], dtype: Any = "float32") -> Array:
@@ -231,10 +231,15 @@ def bernoulli(key: Array, p: float, shape: int | Sequence[int]) -> Array:
     >>> bernoulli(key(0), 0.5, 4)
     array([False,  True, False,  True])
     """
-    below = round(probability("p", p) * 2**32) - 2**31
+    below = threshold(p)
     if below == 2**31:  # not an int32: all of them
         return _drawn(key, shape, lambda word: word == word)
-    return _drawn(key, shape, lambda word: word < below)
+    return _drawn(key, shape, lambda word: _int32(word) < below)
+
+
+def threshold(p: float) -> int:
+    """The number that a drawn word is less than with probability ``p``."""
+    return round(probability("p", p) * 2**32) - 2**31
 
 
 def permutation(key: Array, n: int) -> Array:
@@ -299,16 +304,19 @@ def probability(name: str, value: Any) -> float:
 
 
 def threefry(key: Array, first: Array, second: Array) -> tuple[Array, Array]:
-    """Scramble counters, two int32 vectors of one length, into two words each.
+    """Scramble counters, two vectors of one length, into two words each.
 
-    Threefry-2x32 with 20 rounds.
+    Threefry-2x32 with 20 rounds. All are int32, or all uint32: then it takes fewer steps.
     """
+    has_sign = _array.dtype_name(first.dtype) == "int32"
     words = (key[0:1], key[1:2], key[0:1] ^ key[1:2] ^ _PARITY)
     a, b = first + words[0], second + words[1]  # own arrays from here on
     for group in range(_GROUPS):
         for turn in _ROTATIONS[group % 2]:
             a += b
-            tail = (b >> (32 - turn)) & (2**turn - 1)
+            tail = b >> (32 - turn)
+            if has_sign:
+                tail &= 2**turn - 1
             b <<= turn
             b |= tail
             b ^= a
@@ -332,15 +340,17 @@ def _drawn(
     step = _BLOCK if _array.is_readable(key) else max(blocks, 1)
     parts = []
     with _array.on_device(key):
+        dtype = _array.word_dtype(xp)
+        key = _array.cast(key, dtype)
         for start in range(0, max(blocks, 1), step):
             stop = min(start + step, blocks)
-            place = xp.arange(start, stop, dtype=xp.int32, device=_array.device(key))
+            place = xp.arange(start, stop, dtype=dtype, device=_array.device(key))
             a, b = threefry(key, place, _filled(place, _DRAW))
             if words == 2:
                 parts.append(value(a, b))
             else:
-                pair = xp.stack([value(a), value(b)], axis=1)
-                parts.append(xp.reshape(pair, (2 * (stop - start),)))
+                pair = xp.stack([a, b], axis=1)
+                parts.append(value(xp.reshape(pair, (2 * (stop - start),))))
         flat = parts[0] if len(parts) == 1 else xp.concat(parts)
         return xp.reshape(flat[:count], size)
 
@@ -361,7 +371,15 @@ def _filled(like: Array, value: int) -> Array:
 
 def _leading(word: Array, digits: int, dtype: Any) -> Array:
     """The first ``digits`` bits of a word, as a number of a floating dtype."""
-    return _array.cast((word >> (32 - digits)) & (2**digits - 1), dtype)
+    first = word >> (32 - digits)
+    if _array.dtype_name(word.dtype) == "int32":
+        first &= 2**digits - 1
+    return _array.cast(first, dtype)
+
+
+def _int32(word: Array) -> Array:
+    """The word's bits as int32."""
+    return _array.cast(word, _array.array_namespace(word).int32)
 
 
 def _signed(word: int) -> int:

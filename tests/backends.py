@@ -131,3 +131,12 @@ def get(name: str) -> Backend:
     if isinstance(found, str):
         pytest.skip(f"{name} is not usable here: {found}")
     return found
+
+
+def gpu(index: int) -> Backend:
+    """CuPy on the GPU of this number; the test is skipped where there is none."""
+    first = get("cupy")
+    there = importlib.import_module("cupy").cuda
+    if index >= there.runtime.getDeviceCount():
+        pytest.skip(f"there is no cuda:{index} here")
+    return Backend(first.name, first.xp, there.Device(index))

@@ -19,7 +19,6 @@ from benchmarks import (
     agreement,
     child,
     convolution,
-    gpu,
     growth,
     inference,
     machine,
@@ -234,41 +233,6 @@ def test_the_clock_waits_for_the_device():
     seen: list[str] = []
     timing.timed(lambda: seen.append("call"), 2, finish=lambda: seen.append("finish"))
     assert seen == ["call", "finish", "call", "call", "finish"]
-
-
-# The command for a GPU, tried on the CPU.
-
-
-def test_gpu_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "run_tests", lambda place, tests: ({"required": "numpy", "status": 0,
-                                                  "output": ["3 passed in 1s"]}, True))  # fmt: skip
-    few = replace(QUICK, shapes={"A": SMALL["A"]})
-    assert gpu.run(few, tmp_path, ("tests", "parity", "convolution"), ())
-    (record,) = tmp_path.glob("*.json")
-    assert set(assert_record(record)["parts"]) == {"tests", "parity", "convolution"}
-    text = record.with_suffix(".md").read_text()
-    assert "3 passed" in text
-    assert_well_formed(text)
-
-
-def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys):
-    def disagree(options: Options) -> Any:
-        raise agreement.Disagreement("A: torch differs")
-
-    monkeypatch.setattr(convolution, "measure", disagree)
-    assert not gpu.run(QUICK, tmp_path, ("convolution",), ())
-    assert gpu.run(QUICK, tmp_path, ("parity",), ())
-    (record,) = tmp_path.glob("*.json")
-    parts = assert_record(record)["parts"]
-    assert parts["convolution"] == {"failed": "Disagreement: A: torch differs"}
-    assert "parity" in parts
-
-
-def test_the_tests_are_run_in_a_process_of_their_own(tmp_path, capsys):
-    (tmp_path / "test_it.py").write_text("import os\ndef test_it():\n    assert 0, 'planted'\n")
-    content, passed = gpu.run_tests(Place(), [str(tmp_path / "test_it.py")])
-    assert not passed
-    assert any("planted" in line for line in content["output"])
 
 
 @pytest.mark.skipif("cupy" in backends.usable(), reason="there is a GPU")

@@ -116,6 +116,7 @@ class FakeCuPy:
             def __init__(self, host, gpu):
                 self.host, self.device = host, Device(gpu)
                 self.shape, self.dtype, self.ndim = host.shape, host.dtype, host.ndim
+                self.flags = SimpleNamespace(c_contiguous=True)
 
             def __mul__(self, other):
                 assert getattr(current, "id", 0) == self.device.id, "not the current device"
@@ -150,7 +151,11 @@ class FakeCuPy:
             "ndarray": ndarray,
             "asarray": asarray,
             "is_available": is_available,
-            "cuda": SimpleNamespace(Device=Device, runtime=runtime),
+            "cuda": SimpleNamespace(
+                Device=Device,
+                runtime=runtime,
+                get_current_stream=lambda: SimpleNamespace(record=str, wait_event=repr),
+            ),
             "matmul": lambda a, b: ndarray(a.host @ b.host, a.device.id),
             "permute_dims": lambda x, axes: ndarray(np.transpose(x.host, axes), x.device.id),
             "astype": lambda x, dtype: ndarray(x.host.astype(dtype), x.device.id),

@@ -7,6 +7,8 @@ the host may look at no value.
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +16,9 @@ import numpy as np
 import pytest
 
 import devconv as dc
-from devconv import _array
+from devconv import _array, _fast
+from devconv._fast.budget import budget
+from devconv.functional import products
 from tests.cases import collect
 from tests.cases.case import Case
 from tests.doubles import cupy as double
@@ -87,8 +91,40 @@ def test_operation(case: Case) -> None:
     for found, wanted in zip(cotangents, grads, strict=True):
         assert_equal(found, wanted)
     assert watch.reads == []
-    stacked = case.options.get("groups", 1) > 1 or case.options.get("algorithm") == "fft"
-    assert stacked or watch.launches["batched matmul"] == 0
+    assert watch.launches["batched matmul"] == 0
+
+
+@pytest.mark.parametrize("small", [0, products.SMALL], ids=["large", "small"])
+@pytest.mark.parametrize("level", ["exact", "fast"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_no_stack_is_multiplied(
+    dtype: str, level: str, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is any number read, whatever the dtype, the precision and the way around stacks."""
+    monkeypatch.setattr(products, "SMALL", small)
+    multiplying = (case for case in collect() if "conv" in case.op.__name__ or "dense" in str(case))
+    for case in multiplying:
+        if dtype == "float16" and case.options.get("algorithm") == "winograd":
+            continue
+        options = {name: there(value, dtype) for name, value in case.options.items()}
+        with dc.precision(level):
+            y, pullback = case.op.vjp(*(there(x, dtype) for x in case.draw()), **options)
+        pullback(y)
+        assert watch.launches["batched matmul"] == 0, str(case)
+    assert watch.reads == []
+    assert watch.launches["matmul"] + watch.launches["gemmEx"] > 0
+
+
+def test_many_groups_take_few_launches() -> None:
+    """As many for 32 groups as for 2, where the products are small."""
+    counts = []
+    for groups in (2, 32):
+        x, weight = there(np.ones((2, 64, 6, 6))), there(np.ones((64, 64 // groups, 3, 3)))
+        watch.reset()
+        y, pullback = dc.functional.conv.vjp(x, weight, padding=1, groups=groups)
+        pullback(y)
+        counts.append(sum(watch.launches.values()))
+    assert counts[0] == counts[1] < 40
 
 
 # --- layers ---
@@ -112,7 +148,7 @@ def test_layer(entry: Entry) -> None:
             assert_equal(away_grads[name], grad)
     assert_equal(away(there(x)), here(x))
     assert watch.reads == []
-    assert getattr(away, "groups", 1) > 1 or watch.launches["batched matmul"] == 0
+    assert watch.launches["batched matmul"] == 0
     for name, array in here.state_dict().items():
         assert_equal(away.state_dict()[name], array)
 
@@ -314,9 +350,194 @@ def test_algorithms(level: str, algorithm: str) -> None:
         z, back_there = dc.functional.conv.vjp(
             there(x), there(weight), padding=1, algorithm=algorithm
         )
+    tolerance = 2e-3 if level == "fast" and algorithm in ("auto", "gemm") else 2e-4  # TF32
     for found, wanted in zip((z, *back_there(there(y))), (y, *pullback(y)), strict=True):
-        assert_equal(found, wanted, 2e-4)
+        assert_equal(found, wanted, tolerance)
     assert watch.reads == []
+
+
+# --- precision ---
+
+
+def multiplied(dtype: str = "float32", groups: int = 2) -> list[Any]:
+    """What a convolution and a dense product give, there and back."""
+    rng = np.random.default_rng(0)
+    shapes = ((2, 4, 6, 6), (4, 4 // groups, 3, 3)), ((8, 40), (16, 40))
+    ops = dc.functional.conv.with_options(groups=groups), dc.functional.dense
+    found = []
+    for op, (x, weight) in zip(ops, shapes, strict=True):
+        y, pullback = op.vjp(*(there(rng.standard_normal(s).astype(dtype)) for s in (x, weight)))
+        with dc.precision("exact"):  # a pullback goes back as the forward pass came
+            found += [y, *pullback(y)]
+    return [back(x) for x in found]
+
+
+def test_fast_products_are_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "SMALL", 0)  # pairs by themselves, not by terms
+    exact = multiplied()
+    assert watch.products.keys() == {"exact"}
+    watch.reset()
+    with dc.precision("fast"):
+        found = multiplied()
+    assert watch.products.keys() == {"tf32"}
+    for a, b in zip(found, exact, strict=True):
+        error = float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
+        assert 1e-5 < error < 2e-3
+    watch.reset()
+    multiplied()
+    assert watch.products.keys() == {"exact"}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_fast_costs_other_dtypes_no_digits(dtype: str) -> None:
+    with dc.precision("fast"):
+        found = multiplied(dtype, groups=1)
+    tolerance = {"float64": 0.0, "float16": 1e-3}[dtype]
+    for a, b in zip(found, multiplied(dtype, groups=1), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+    assert dtype == "float16" or watch.products.keys() == {"exact"}
+
+
+@pytest.mark.parametrize("lack", ["capability", "a name", "gemmEx", "NVIDIA", "an open door"])
+def test_fast_is_exact_where_there_is_no_tf32(lack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if lack == "capability":
+        monkeypatch.setitem(double.CAPABILITY, 1, "75")
+    if lack == "a name":
+        monkeypatch.delattr(double._cublas, "CUBLAS_COMPUTE_32F_FAST_TF32")
+    if lack == "gemmEx":
+        monkeypatch.delattr(double._cublas, "gemmEx")
+    if lack == "NVIDIA":
+        monkeypatch.setattr(double._runtime, "is_hip", True)
+    with dc.precision("fast"), _fast.generic(lack == "an open door"):
+        found = multiplied()
+        assert not _fast.rounds_products(there(np.ones(1, dtype="float32")))
+    assert watch.products.keys() == {"exact"}
+    for a, b in zip(found, multiplied(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_another_thread_stays_exact() -> None:
+    """While this one multiplies in TF32: nothing is switched for the process."""
+    seen: list[Any] = []
+    gemm = double._cublas.gemmEx
+
+    def meanwhile(*args: Any) -> None:
+        before = watch.products.copy()
+        other = threading.Thread(target=multiplied)
+        other.start()
+        other.join()
+        seen.append(watch.products - before)
+        gemm(*args)
+
+    with pytest.MonkeyPatch.context() as patch, dc.precision("fast"):
+        patch.setattr(double._cublas, "gemmEx", meanwhile)
+        x = there(np.ones((2, 3), dtype="float32"))
+        dc.functional.dense(x, x)
+    assert [set(counts) for counts in seen] == [{"exact"}]
+
+
+def test_a_product_in_tf32_is_one_launch_and_copies_only_what_has_gaps() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (there(rng.standard_normal(s).astype("float32")) for s in ((10, 12), (12, 8)))
+    cut = a[:5, :6], b[::2]
+    for x, y, copies in (
+        (a, b, 0),
+        (b.T, a.T, 0),
+        (*cut, 2),
+        (a[:, ::2], cut[1], 2),
+        (a[::2], b, 1),
+    ):
+        watch.reset()
+        with a.device, dc.precision("fast"):
+            z = _fast.multiplication(x, y)(x, y)
+        wanted = double.tf32(x._values) @ double.tf32(y._values)
+        np.testing.assert_allclose(back(z), wanted, rtol=0, atol=1e-5)
+        assert watch.launches == Counter(empty=1, gemmEx=1, copy=copies)
+
+
+def test_training_in_tf32() -> None:
+    made = trainer(PLACE, "tf32")
+    made.step((images(dtype="float32"), labels()))
+    assert watch.products.keys() == {"tf32"}
+    assert dc.precision() == "exact"
+    with watch.allowed():
+        made.predict(images(dtype="float32"))
+        made.evaluate([(images(dtype="float32"), labels())])
+    assert watch.products.keys() == {"tf32"}
+    assert watch.launches["batched matmul"] == 0
+
+
+def test_parity_allows_for_tf32_where_it_was_asked_for() -> None:
+    x, target = images(dtype="float32"), labels()
+    model = cnn().build(seed=0)
+    with watch.allowed(), dc.precision("fast"):
+        report = dc.testing.parity(model, x, target, devices=[PLACE, "cpu"], dtypes=["float32"])
+    assert report.ok, str(report)
+    rows = {(row.device, row.name): row for row in report.rows}
+    assert rows[PLACE, "0 (Conv2d)"].tolerance == 2e-3
+    assert rows[PLACE, "0 (Conv2d)"].worst > 1e-5
+    assert rows["cpu", "0 (Conv2d)"].tolerance == 2e-4
+
+
+def test_parity_finds_products_that_were_rounded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under ``CUPY_TF32=1``: 10 bits of mantissa are left."""
+    exact = double.ndarray.__matmul__
+
+    def rounded(a: Any, b: Any) -> Any:
+        if a.dtype != np.float32:
+            return exact(a, b)
+        return exact(*(double.ndarray(double.tf32(x._values), x.device.id) for x in (a, b)))
+
+    monkeypatch.setattr(double.ndarray, "__matmul__", rounded)
+    wide = dc.Sequential(dc.Conv2d(2, 8, 3, padding=1), dc.ReLU(), dc.Flatten(), dc.Dense(None, 3))
+    with watch.allowed():
+        report = dc.testing.parity(
+            wide.build((2, 8, 8), seed=0), images(dtype="float32"), labels(), devices=[PLACE]
+        )
+    marks = {(row.dtype, row.name): row.mark for row in report.rows if not row.ok}
+    assert marks == {("float32", "0 (Conv2d)"): "TF32?", ("float32", "3 (Dense)"): "TF32?"}
+    assert "TF32?" in str(report)
+
+
+# --- memory, streams ---
+
+
+def test_the_workspace_follows_the_device_s_memory_in_all() -> None:
+    for index, total in enumerate(double.MEMORY):
+        assert _fast.workspace(dc.to_device(np.ones(1), f"cuda:{index}")) == budget(total)
+    assert len({budget(total) for total in double.MEMORY}) == len(double.MEMORY)
+    assert watch.reads == []
+
+
+def test_a_move_between_gpus_keeps_to_the_order_of_both_streams() -> None:
+    x = there(np.arange(24.0).reshape(2, 3, 4))
+    for view in (x, x[:, ::2], dc.functional.relu(x[:, None]).T, x[..., 0]):
+        watch.reset()
+        with double.Stream(7):
+            y = dc.to_device(view, "cuda:0")
+        assert y.device.id == 0
+        np.testing.assert_array_equal(y._values, view._values)
+        assert watch.order == [
+            ("done", 1, 7),
+            ("waits for (1, 7)", 0, 7),
+            ("copy", 0, 7),
+            ("done", 0, 7),
+            ("waits for (0, 7)", 1, 7),
+        ]
+    assert watch.reads == []
+
+
+def test_everything_runs_on_the_stream_that_is_current() -> None:
+    """A step of training, moves of arrays and a file, on a stream of the user's own."""
+    with double.Stream(7):
+        made = trainer(PLACE)
+        for _ in range(2):
+            made.step((images(dtype="float32"), labels()))
+        x = dc.to_device(np.ones(3), PLACE)
+        dc.to_device(dc.to_device(x, "cuda:0"), PLACE, dtype="float32")
+        with dc.precision("fast"):
+            multiplied()
+    assert set(watch.streams) == {7}
 
 
 def test_parity_reports_on_any_device() -> None:

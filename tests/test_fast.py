@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import devconv as dc
 from devconv import _fast
 from devconv import functional as F
+from devconv._fast import budget
 from devconv.functional.windows import cut, plan, take
 from devconv.testing import generic
 from tests import backends
@@ -104,8 +108,26 @@ def check_columns(backend: Backend) -> None:
             np.testing.assert_array_equal(quick, plain)
 
 
+def check_multiply(backend: Backend) -> None:
+    """Float32 matrices in every memory order, in TF32: as many digits as that leaves."""
+    rng = np.random.default_rng(0)
+    for m, k, n in ((5, 64, 7), (1, 3, 1), (130, 200, 70)):
+        host = rng.standard_normal((2 * m, 2 * k)), rng.standard_normal((2 * k, 2 * n))
+        a, b = (backend.asarray(x, "float32") for x in host)
+        lefts = (a[:m, :k], a[::2, ::2], backend.asarray(host[0][:m, :k].T.copy(), "float32").T)
+        rights = (b[:k, :n], b[::2, ::2], backend.asarray(host[1][:k, :n].T.copy(), "float32").T)
+        for left, right in itertools.product(lefts, rights):
+            with dc.precision("fast"):
+                found = backend.to_numpy(_fast.multiplication(left, right)(left, right))
+            with generic():
+                wanted = backend.to_numpy(_fast.multiplication(left, right)(left, right))
+            assert found.dtype == wanted.dtype == np.float32
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-3 * np.abs(wanted).max())
+
+
 CHECKS: dict[str, Callable[[Backend], None]] = {
     "take": check_take,
+    "multiply": check_multiply,
     "columns": check_columns,
     "weigh": check_convolution,
     "weigh_back": check_convolution,
@@ -231,6 +253,18 @@ def test_the_workspace_is_a_constant_of_library_and_device(backend: Backend) -> 
     assert (_fast.workspace(small) is None) == (backend.name == "jax")
 
 
-def test_a_gpu_gets_a_large_workspace() -> None:
-    torch = backends.get("torch").xp
-    assert _fast.workspace(torch.ones(1, device="meta")) == _fast._WORKSPACE["cupy"]
+def test_a_gpu_gets_a_workspace_by_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    asked = []
+
+    def properties(device: Any) -> Any:
+        asked.append(device)
+        return SimpleNamespace(total_memory=8 * budget.GIB)
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+    assert _fast.torch.workspace(gpu) == budget.budget(8 * budget.GIB)
+    assert asked == [gpu.device]
+    assert _fast.workspace(torch.ones(1, device="meta")) == 256 * budget.MIB
+    assert _fast.workspace(torch.ones(1)) == 4 * budget.MIB

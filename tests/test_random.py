@@ -348,3 +348,14 @@ def test_the_room_shows_what_it_offers() -> None:
     assert dir(random) == sorted(random.__all__)
     assert {"key", "fold_in", "split", "uniform", "normal"} < set(dir(random))
     assert all(getattr(random, name).__module__ == random.__name__ for name in dir(random))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32"])
+def test_words_with_and_without_a_sign(dtype: str) -> None:
+    """The same bits; PyTorch, whose uint32 cannot add, is handed int32."""
+    key, counters = random.key(2**40 + 5), np.arange(2000, dtype="int32")
+    wanted = random.threefry(key, counters, -counters)
+    found = random.threefry(*(a.view(dtype) for a in (key, counters, -counters)))
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_array_equal(a.view("int32"), b)

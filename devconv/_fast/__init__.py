@@ -6,6 +6,10 @@ test that it equals the written-once route (``tests/test_fast.py``) and a record
 benchmark that says what it buys (``benchmarks/results``). Nothing above
 :mod:`devconv.functional` knows that this room exists.
 
+A route that only a GPU can run is *on trial* until it ran on one: :data:`TRIALS` has those, under
+a name, and nobody takes them who does not ask, by ``DEVCONV_TRIAL=kernels,cudnn`` in the
+environment or :func:`trial` around a call.
+
 ``DEVCONV_GENERIC=1`` in the environment, or :func:`generic` around a call, closes the door:
 everything then runs as it is written once. ``DEVCONV_NUMBA=0``, or :func:`numba`, leaves out
 only what Numba, if it is installed, has compiled for NumPy arrays.
@@ -16,19 +20,22 @@ from __future__ import annotations
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from devconv._array import Array, array_namespace, library
-from devconv._fast import cupy, jax, numpy, torch
+from devconv._fast import cudnn, cupy, jax, kernels, numpy, torch
+from devconv._fast.budget import MIB
 from devconv._fast.plan import Plan
+from devconv.precision import precision
 
 Route = Callable[..., Any]
 
 TABLE: dict[tuple[str, str], Route] = {
     ("take", "numpy"): numpy.take,
     ("take", "cupy"): cupy.take,  # unmeasured: no run on a GPU is on record yet
+    ("multiply", "cupy"): cupy.multiply,  # under precision("fast") alone; unmeasured too
     ("take", "torch"): torch.take,
     ("columns", "numpy"): numpy.columns,
     ("weigh", "numpy"): numpy.weigh,
@@ -40,22 +47,27 @@ TABLE: dict[tuple[str, str], Route] = {
     ("kernel_cotangent", "torch"): torch.kernel_cotangent,
     ("kernel_cotangent", "jax"): jax.kernel_cotangent,
 }
-_SUITS: dict[str, Callable[..., bool]] = {
-    "numpy": numpy.suits,
-    "torch": torch.suits,
-    "jax": jax.suits,
+_ROOMS: dict[str, Any] = {"numpy": numpy, "torch": torch, "jax": jax, "cupy": cupy}
+"""Which arrays a route suits, its room knows: ``suits``, ``alike``, ``contiguous``."""
+
+_TRIAL_ROOMS: dict[str, Any] = {"kernels": kernels, "cudnn": cudnn}
+TRIALS: dict[str, dict[tuple[str, str], Route]] = {
+    name: room.ROUTES for name, room in _TRIAL_ROOMS.items()
 }
 
-MIB = 2**20
-_WORKSPACE = {
+_WORKSPACE: dict[str, int] = {
     "numpy": 4 * MIB,  # columns that stay in a cache, and enough of them for one product
     "array_api_strict": 1 * MIB,
     "torch": 4 * MIB,
-    "cupy": 1024 * MIB,  # one large product per launch
 }
 
 _WINOGRAD_FROM = 48  # where it is compiled; written once it is not quicker than the direct sum
 _FFT_BELOW = {"numpy": 0.5}  # others: their own choice, or nothing measured yet
+
+
+def _named(names: Iterable[str]) -> tuple[str, ...]:
+    """The trials among these names; cuDNN first, which knows whole convolutions."""
+    return tuple(name for name in ("cudnn", "kernels") if name in names)
 
 
 class _Door(threading.local):
@@ -63,6 +75,7 @@ class _Door(threading.local):
 
     closed = os.environ.get("DEVCONV_GENERIC", "") not in ("", "0")
     compiling = os.environ.get("DEVCONV_NUMBA", "") != "0"
+    trials = _named(os.environ.get("DEVCONV_TRIAL", "").split(","))
 
 
 _door = _Door()
@@ -94,11 +107,38 @@ def numba(enabled: bool = True) -> Iterator[None]:
         _door.compiling = before
 
 
+@contextmanager
+def trial(*names: str) -> Iterator[None]:
+    """Take the routes on trial of these names inside, ``"kernels"`` or ``"cudnn"``; none: none.
+
+    In this thread; others go on as they were.
+    """
+    before, _door.trials = _door.trials, _named(names)
+    try:
+        yield
+    finally:
+        _door.trials = before
+
+
+def trials() -> tuple[str, ...]:
+    """The trials whose routes are taken, if the door is open."""
+    return _door.trials
+
+
 def route(primitive: str, x: Array) -> Route | None:
     """The quicker route through ``primitive`` for arrays like ``x``, if there is one."""
     if _door.closed:
         return None
     name = library(array_namespace(x))
+    for on_trial in _door.trials:
+        found = TRIALS[on_trial].get((primitive, name))
+        if found is not None:
+            return found
+    return _settled(primitive, name)
+
+
+def _settled(primitive: str, name: str) -> Route | None:
+    """The route through ``primitive`` that is not on trial for arrays of the library ``name``."""
     if name == "numpy" and _door.compiling:
         found = numpy.compiled().get(primitive)
         if found is not None:
@@ -106,18 +146,29 @@ def route(primitive: str, x: Array) -> Route | None:
     return TABLE.get((primitive, name))
 
 
-def convolution(primitive: str, x: Array, windows: Plan, groups: int) -> Route | None:
-    """The quicker route through a whole convolution, where it says the same for these arrays."""
-    found = route(primitive, x)
-    if found is not None and _SUITS[library(array_namespace(x))](x, windows, groups):
+def _suited(primitive: str, x: Array, question: str, *about: Any) -> Route | None:
+    """The first route through ``primitive`` whose room says yes to a ``question`` about it."""
+    if _door.closed:
+        return None
+    name = library(array_namespace(x))
+    for on_trial in _door.trials:
+        found = TRIALS[on_trial].get((primitive, name))
+        if found is not None and getattr(_TRIAL_ROOMS[on_trial], question)(*about):
+            return found
+    found = _settled(primitive, name)
+    if found is not None and getattr(_ROOMS[name], question)(*about):
         return found
     return None
 
 
+def convolution(primitive: str, x: Array, windows: Plan, groups: int) -> Route | None:
+    """The quicker route through a whole convolution, where it says the same for these arrays."""
+    return _suited(primitive, x, "suits", x, windows, groups)
+
+
 def winograd(primitive: str, x: Array, windows: Plan, groups: int) -> Route | None:
     """The quicker route through Winograd's convolution of these arrays."""
-    found = route(f"winograd_{primitive}", x)
-    return found if found is not None and numpy.suits_winograd(x, windows, groups) else None
+    return _suited(f"winograd_{primitive}", x, "suits_winograd", x, windows, groups)
 
 
 def pooling(primitive: str, x: Array, windows: Plan) -> Route | None:
@@ -127,33 +178,47 @@ def pooling(primitive: str, x: Array, windows: Plan) -> Route | None:
 
 def passing(primitive: str, *arrays: Array) -> Route | None:
     """The quicker route through arrays that lie in memory alike, without gaps, in one pass."""
-    found = route(primitive, arrays[0])
-    return found if found is not None and numpy.alike(*arrays) else None
+    return _suited(primitive, arrays[0], "alike", *arrays)
 
 
 def multiplication(a: Array, b: Array) -> Route:
-    """How two matrices are multiplied."""
-    found = route("multiply", a)
-    return found if found is not None and numpy.matrices(a, b) else operator.matmul
+    """How two matrices are multiplied; ``precision("fast")`` may have a say in it."""
+    return _suited("multiply", a, "matrices", a, b) or operator.matmul
 
 
 def rows(primitive: str, x: Array) -> Route | None:
     """The quicker route through channels-last images ``(..., C)`` without gaps, row by row."""
-    found = route(primitive, x)
-    return found if found is not None and numpy.contiguous(x) else None
+    return _suited(primitive, x, "contiguous", x)
 
 
 def workspace(x: Array) -> int | None:
     """How many bytes of columns one tile may hold; ``None`` for no limit.
 
-    A constant of the library and the kind of device, never of what is free at the moment:
-    tile edges decide the order of sums, and the same call must give the same bits. JAX
-    arrays are immutable and its loops are unrolled, so there one tile holds everything.
+    A constant of the library and the kind of device (a GPU: its class by memory in all), never of
+    what is free at the moment: tile edges decide the order of sums, and the same call must give
+    the same bits. JAX arrays are immutable and its loops are unrolled, so there one tile holds
+    everything.
     """
     name = library(array_namespace(x))
+    if name == "cupy":
+        return cupy.workspace(x)
     if name == "torch" and x.device.type != "cpu":
-        name = "cupy"
+        return torch.workspace(x)
     return _WORKSPACE.get(name)
+
+
+def multiplies_stacks(x: Array) -> bool:
+    """Whether the library of ``x`` multiplies stacks of matrices well.
+
+    CuPy copies what is not in C order, widens float16 and refuses bfloat16.
+    """
+    return library(array_namespace(x)) != "cupy"
+
+
+def rounds_products(x: Array) -> bool:
+    """Whether products of float32 arrays like ``x`` are rounded to TF32 in this thread now."""
+    may = not _door.closed and precision() == "fast" and library(array_namespace(x)) == "cupy"
+    return may and cupy.has_tf32(x.device)
 
 
 def winograd_from(x: Array, windows: Plan, groups: int) -> int | None:

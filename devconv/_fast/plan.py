@@ -44,3 +44,8 @@ class Plan(Protocol):
     def is_whole(self) -> bool:
         """Whether there are as many windows as fit, which is what other libraries assume."""
         ...
+
+    @property
+    def edges(self) -> tuple[tuple[int, int, int], ...]:
+        """Per dimension: padding before, pixels of the image read, padding after."""
+        ...

@@ -6,14 +6,26 @@ from typing import Any
 
 from devconv._array import Array
 from devconv._check import Shape
+from devconv._fast.budget import MIB, budget
 from devconv._fast.plan import Plan
 from devconv._fast.strides import layout
+
+_ELSEWHERE = 256 * MIB  # on a device that nobody has told its memory of
 
 
 def take(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Array:
     """Windows ``(N, *out, *kernel, C)`` of ``slab`` (N, *spatial, C), a view."""
     shape, strides = layout(tuple(slab.shape), slab.stride(), out, kernel, stride, dilation)
     return slab.as_strided(shape, strides)
+
+
+def workspace(x: Array) -> int:
+    """How many bytes of columns one tile may hold on the device of ``x``, which is not the CPU."""
+    import torch
+
+    if x.device.type != "cuda":
+        return _ELSEWHERE
+    return budget(torch.cuda.get_device_properties(x.device).total_memory)
 
 
 def suits(x: Array, w: Plan, groups: int) -> bool:

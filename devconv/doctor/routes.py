@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import util
 
 from devconv import _array, _fast
+from devconv.doctor.cudnn import CuDNN, look_at_cudnn
 from devconv.doctor.report import Finding, Section, told
 
 COMPILED = "numba"
@@ -19,15 +20,18 @@ class Routes(Section):
     Attributes:
         enabled: whether any is in use; ``DEVCONV_GENERIC=1`` switches all of them off.
         by_library: the primitives; under ``"numba"`` those it compiles for NumPy arrays.
+        cudnn: how far cuDNN is there, where there is CuPy to use it.
     """
 
     enabled: bool
     by_library: dict[str, tuple[str, ...]]
+    cudnn: CuDNN | None = None
 
 
 def look_at_routes() -> Routes:
     """Read the table, and what Numba compiles where it is installed and wanted."""
     compiled, findings = _compiled()
+    cudnn, more = look_at_cudnn()
     x = _array.host().zeros(1)
     plain = _fast.TABLE
     in_use = [p for p in compiled if _fast.route(p, x) not in (None, plain.get((p, "numpy")))]
@@ -37,7 +41,8 @@ def look_at_routes() -> Routes:
     return Routes(
         enabled=any(_fast.route(primitive, x) is not None for primitive in found["numpy"]),
         by_library={library: tuple(primitives) for library, primitives in found.items()},
-        findings=findings,
+        cudnn=cudnn,
+        findings=(*findings, *more),
     )
 
 

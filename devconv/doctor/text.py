@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from devconv._array import NAMES
 from devconv.doctor.agreement import Agreement
 from devconv.doctor.blas import Blas
+from devconv.doctor.cudnn import CuDNN
 from devconv.doctor.devices import Devices, Place
 from devconv.doctor.libraries import Libraries
 from devconv.doctor.machine import Machine, Settings
@@ -169,7 +170,16 @@ def _routes(found: Routes) -> list[Row]:
         (names.get(library, library), ", ".join(primitives))
         for library, primitives in found.by_library.items()
     ]
+    if found.cudnn is not None:
+        rows.append(("CuPy, by cuDNN", _cudnn(found.cudnn)))
     return rows if found.enabled else [*rows, ("none is in use", "DEVCONV_GENERIC is set")]
+
+
+def _cudnn(found: CuDNN) -> str:
+    if found.problem:
+        return f"{found.problem}: {found.install}"
+    taken = "taken" if found.asked_for else "not asked for, by DEVCONV_TRIAL=cudnn"
+    return f"cuDNN {found.library} by front end {found.front_end}; on trial, {taken}"
 
 
 def _agreement(found: Agreement) -> list[Row]:

@@ -27,6 +27,7 @@ from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import Shape
 from devconv.functional.direct import flipped
+from devconv.functional.products import stacked
 from devconv.functional.windows import Tile, Windows, cut, take, tiles
 
 
@@ -116,7 +117,7 @@ def kernel_cotangent(
         part = cut(_array.widen(dy[(tile.images, *where, ...)]), given)
         dual = _grouped(transform.result_back(take(part, given)), groups)  # (P, G, M, O/G)
         image = _grouped(transform.image(_taken(x, tile)), groups)  # (P, G, M, C/G)
-        share = xp.matrix_transpose(image) @ dual  # (P, G, C/G, O/G)
+        share = stacked(xp.matrix_transpose(image), dual)  # (P, G, C/G, O/G)
         total = share if total is None else total + share
     if total is None:
         return xp.zeros_like(weight)
@@ -172,7 +173,7 @@ def _seeing(w: Windows) -> tuple[tuple[slice, ...], Windows] | None:
 
 def _product(image: Array, kernel: Array) -> Array:
     """``(P, ..., M, C) (P, ..., C, O)`` at each point; one channel needs no sum."""
-    return image * kernel if image.shape[-1] == 1 else image @ kernel
+    return image * kernel if image.shape[-1] == 1 else stacked(image, kernel)
 
 
 def _grouped(points: Array, groups: int) -> Array:

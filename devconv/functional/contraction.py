@@ -18,7 +18,8 @@ from typing import Protocol
 from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import Shape
-from devconv.functional.windows import Windows, put, take, tap
+from devconv.functional.products import itemsize, stacked
+from devconv.functional.windows import Windows, put, put_back, take, tap
 
 
 class Contraction(Protocol):
@@ -63,7 +64,7 @@ class Product:
         self.shape: Shape = tuple(weight.shape)
         o, c, *kernel = self.shape
         self.taps = math.prod(kernel)
-        self.bytes_per_window = self.taps * c * groups * max(4, _itemsize(weight))
+        self.bytes_per_window = self.taps * c * groups * max(4, itemsize(weight))
         grouped = xp.reshape(_array.widen(weight), (groups, o // groups, c, self.taps))
         ordered = xp.permute_dims(grouped, (0, 3, 2, 1))  # (G, taps, C/G, O/G)
         self.matrix = xp.reshape(ordered, self._stacked(self.taps * c, o // groups))
@@ -83,8 +84,10 @@ class Product:
         """``(rows, taps · channels)``, the groups of channels in front if there are any."""
         xp = _array.array_namespace(x)
         if self.groups > 1:
-            split = xp.reshape(x, (rows, taps, self.groups, channels))
-            x = xp.permute_dims(split, (2, 0, 1, 3))
+            split = xp.reshape(
+                x, (*x.shape[:-1], self.groups, channels)
+            )  # a view: one copy is left
+            x = xp.permute_dims(split, (x.ndim - 1, *range(x.ndim - 1), x.ndim))
         return _array.widen(xp.reshape(x, self._stacked(rows, taps * channels)))
 
     def _image(self, rows: Array, shape: Shape, channels: int) -> Array:
@@ -102,19 +105,20 @@ class Product:
 
     def forward(self, slab: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
-        y = self._columns(slab, w) @ self.matrix  # (windows, taps·C) (taps·C, O)
+        y = _product(self._columns(slab, w), self.matrix)  # (windows, taps·C) (taps·C, O)
         return self._image(y, (slab.shape[0], *w.out), self.shape[0])
 
     def to_input(self, dy: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
-        columns = self._dy(dy) @ _transposed(self.matrix)  # (windows, O) (O, taps·C)
+        columns = _product(self._dy(dy), _transposed(self.matrix))  # (windows, O) (O, taps·C)
         shape = (dy.shape[0], *w.out, self.taps)
         windows = self._image(columns, shape, self.shape[1] * self.groups)
-        return put((windows[..., t, :] for t in range(self.taps)), w, like=windows)
+        return put_back(windows, w)
 
     def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
-        return _transposed(self._columns(slab, w)) @ self._dy(dy)  # (taps·C, windows) (windows, O)
+        columns = _transposed(self._columns(slab, w))
+        return _product(columns, self._dy(dy))  # (taps·C, windows) (windows, O)
 
     def kernel_shaped(self, share: Array) -> Array:
         """See :class:`Contraction`."""
@@ -136,7 +140,7 @@ class Depthwise:
         self.channels, self.multiple = groups, weight.shape[0] // groups
         self.shape: Shape = tuple(weight.shape)
         self.taps = math.prod(self.shape[2:])
-        self.bytes_per_window = 4 * weight.shape[0] * max(4, _itemsize(weight))
+        self.bytes_per_window = 4 * weight.shape[0] * max(4, itemsize(weight))
         flat = xp.reshape(_array.widen(weight), (groups, self.multiple, self.taps))
         ordered = xp.permute_dims(flat, (2, 0, 1))
         in_a_row = xp.reshape(ordered, (weight.shape[0] * self.taps,))
@@ -168,6 +172,10 @@ class Depthwise:
     def to_input(self, dy: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
         xp = _array.array_namespace(dy)
+        route = _fast.route("weigh_input", dy) if self.multiple == 1 else None
+        if route is not None:
+            kernel = xp.reshape(self.kernel, (*w.kernel, self.channels))
+            return route(_array.widen(dy), kernel, w)
         dy = self._split(dy)
         shares = (xp.sum(dy * self.kernel[t, ...], axis=-1) for t in range(self.taps))
         return put(shares, w, like=dy[..., 0])
@@ -192,5 +200,6 @@ def _transposed(matrix: Array) -> Array:
     return _array.array_namespace(matrix).matrix_transpose(matrix)
 
 
-def _itemsize(x: Array) -> int:
-    return {"float64": 8, "float32": 4}.get(_array.dtype_name(x.dtype), 2)
+def _product(a: Array, b: Array) -> Array:
+    """Matrices multiplied, or each pair of two stacks of them."""
+    return stacked(a, b, _product) if a.ndim > 2 else _fast.multiplication(a, b)(a, b)

@@ -1,7 +1,8 @@
 """Convolution as its definition says: each window's products, added up.
 
 One bilinear map of kernel and input from its three sides, tile by tile; by the library's own
-route where :mod:`devconv._fast` has one. Arrays are ``(N, *spatial, C)`` here.
+route where :mod:`devconv._fast` has one; a route that finds no way returns ``None``. Arrays are
+``(N, *spatial, C)`` here.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ def correlate(x: Array, weight: Array, w: Windows, groups: int, bias: Array | No
     Plus the bias, one number per output channel.
     """
     route = _fast.convolution("correlate", x, w, groups)
-    if route is not None:
-        return route(x, weight, w, groups, bias)
+    y = None if route is None else route(x, weight, w, groups, bias)
+    if y is not None:
+        return y
     contract = contraction(weight, groups)
     y = assemble(
         contract.forward,
@@ -38,8 +40,9 @@ def input_cotangent(dy: Array, weight: Array, w: Windows, groups: int) -> Array:
     exchanged; otherwise the transposed contraction and the adjoint of taking windows.
     """
     route = _fast.convolution("input_cotangent", dy, w, groups)
-    if route is not None:
-        return route(dy, weight, w, groups)
+    dx = None if route is None else route(dy, weight, w, groups)
+    if dx is not None:
+        return dx
     back = w.transposed()
     if back is not None:
         return correlate(dy, flipped(weight, groups), back, groups)
@@ -61,8 +64,9 @@ def input_cotangent(dy: Array, weight: Array, w: Windows, groups: int) -> Array:
 def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Windows, groups: int) -> Array:
     """``dweight (O, C/G, *kernel)``: each tap's inner product of input and ``dy``."""
     route = _fast.convolution("kernel_cotangent", x, w, groups)
-    if route is not None:
-        return route(x, dy, weight, w, groups)
+    dweight = None if route is None else route(x, dy, weight, w, groups)
+    if dweight is not None:
+        return dweight
     contract = contraction(weight, groups)
 
     def body(tile: Tile, slab: Array) -> Array:

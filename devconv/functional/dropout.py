@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from devconv import _array, random
+from devconv import _array, _fast, random
 from devconv._array import Array
 from devconv._check import InvalidType, Shape, flag, rank_at_least
 from devconv.functional.operation import Pullback, check_together, differentiable
-from devconv.functional.windows import channels_first
+from devconv.functional.windows import channels_first, channels_last
 
 
 @differentiable
@@ -52,7 +53,7 @@ def dropout(
         n, c, *spatial = x.shape
         return channels_first(random.bernoulli(key, probability, (n, *spatial, c)))
 
-    return _dropped(x, p, key, training, kept)
+    return _dropped(x, p, key, training, kept, (1, math.prod(x.shape)))
 
 
 @differentiable
@@ -100,7 +101,7 @@ def dropout_channels(
         drawn = random.bernoulli(key, probability, shape[:2])
         return xp.reshape(drawn, (*shape[:2], *(1,) * (x.ndim - 2)))
 
-    return _dropped(x, p, key, training, kept)
+    return _dropped(x, p, key, training, kept, (shape[0], shape[1]))
 
 
 def _dropped(
@@ -109,7 +110,12 @@ def _dropped(
     key: Array | None,
     training: bool,
     kept: Callable[[Array, float], Array],
+    words: tuple[int, int],
 ) -> tuple[Array, Pullback]:
+    """Where not ``kept(key, 1 - p)``, 0; ``words`` are drawn, so many each for so many parts of x.
+
+    Parts follow each other in memory order, channels last, and each repeats its words.
+    """
     p = random.probability("p", p)
     if not flag("training", training) or p == 0.0:
         return x, lambda dy: (dy,)
@@ -120,8 +126,18 @@ def _dropped(
         )
     key = random.beside(key, x)
     check_together([("x", x), ("key", key)])
-    mask = kept(key, 1.0 - p)
     scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
+    route = _fast.passing("drop", x) if math.prod(words) < 2**32 - 1 else None
+    if route is not None:
+        below = random.threshold(1.0 - p)
+
+        def dropped(values: Array) -> Array:
+            if x.ndim < 3:
+                return route(values, key, below, scale, words)
+            return channels_first(route(channels_last(values), key, below, scale, words))
+
+        return dropped(x), lambda dy: (dropped(dy),)
+    mask = kept(key, 1.0 - p)
 
     def drop(values: Array) -> Array:
         wide = _array.widen(values)  # in half precision 1 / (1 - p) is off by too much

@@ -28,7 +28,7 @@ from devconv.functional.windows import (
     channels_last,
     checked_plan,
     cut,
-    put,
+    put_back,
     spread,
     take,
 )
@@ -158,11 +158,9 @@ def _image(cols: Array, w: Windows) -> Array:
     shares = xp.reshape(_array.widen(cols), (n, c, w.taps, *w.out))
 
     def body(tile: Tile) -> Array:
-        taps = [
-            channels_last(shares[(tile.images, slice(None), t, *tile.box)])  # (N, *out, C)
-            for t in range(w.taps)
-        ]
-        return put(taps, tile.windows, like=taps[0])
+        part = shares[(tile.images, slice(None), slice(None), *tile.box)]
+        order = (0, *range(3, part.ndim), 2, 1)
+        return put_back(xp.permute_dims(part, order), tile.windows)  # (N, *out, taps, C)
 
     shape = (n, *w.size, c)
     image = spread(body, shape, w, bytes_per_window=4 * rows, like=shares)

@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, overload
 from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidType, InvalidValue, located
+from devconv.precision import kept, precision
 
 P = ParamSpec("P")
 Pullback = Callable[..., tuple[Array | None, ...]]
@@ -139,12 +140,12 @@ class Operation(Generic[P]):
 
     def _guarded(self, pullback: Pullback, y: Array, args: tuple[Any, ...]) -> Pullback:
         shape, dtype, where = y.shape, y.dtype, _array.array_namespace(y)
-        kind, place = f"{self.__name__} pullback", _array.device(y)
+        kind, place, level = f"{self.__name__} pullback", _array.device(y), precision()
 
         def checked(dy: Array, skip: tuple[int, ...] = ()) -> tuple[Array | None, ...]:
             with located(kind):
                 _check_cotangent(dy, shape, dtype, where, place)
-                with _array.on_device(dy):
+                with _array.on_device(dy), kept(level):
                     found = pullback(dy, skip) if skip and self.skips else pullback(dy)
                     _check_cotangents(found, args)
                     return tuple(

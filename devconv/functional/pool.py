@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from devconv import _array, _fast
@@ -102,14 +102,9 @@ def max_pool(
         dy = _array.widen(channels_last(dy))  # windows overlap: their shares add up
 
         def body(tile: Tile) -> Array:
+            hits = _maxima(pixels[tile.of_x], y[tile.of_y], tile.windows)
             share = dy[tile.of_y]
-            firsts = _first_maxima(
-                cut(pixels[tile.of_x], tile.windows, -math.inf),
-                y[tile.of_y],
-                tile.windows,
-            )
-            nothing = xp.zeros_like(share)
-            return put((xp.where(first, share, nothing) for first in firsts), tile.windows, share)
+            return put(_to_the_first(hits, share), tile.windows, share)
 
         dx = spread(body, tuple(pixels.shape), w, bytes_per_window=budget, like=dy)
         return (channels_first(dx),)
@@ -119,21 +114,21 @@ def max_pool(
     return channels_first(y), pullback
 
 
-def _first_maxima(slab: Array, best: Array, w: Windows) -> Iterator[Array]:
-    """Per tap, in which windows it is the first to be the maximum ``best`` (booleans)."""
-    xp = _array.array_namespace(slab)
-    image = None  # where a tap reads the image and not its padding
-    if w.is_padded:
-        ones = xp.ones((1, *w.size, 1), dtype=xp.bool, device=_array.device(slab))
-        image = cut(ones, w)
-    free = None
+def _maxima(pixels: Array, best: Array, w: Windows) -> Iterator[Array]:
+    """Per tap, in which windows it is the maximum ``best`` (booleans): a NaN is, padding never."""
+    slab, nan = cut(pixels, w, math.nan), cut(pixels != pixels, w)
     for offset in w.offsets():
-        pixels = tap(slab, w, offset)
-        hit = (pixels == best) | (pixels != pixels)  # a NaN is the maximum of its window
-        if image is not None:
-            hit = hit & tap(image, w, offset)
-        yield hit if free is None else hit & free
-        free = ~hit if free is None else free & ~hit
+        yield (tap(slab, w, offset) == best) | tap(nan, w, offset)
+
+
+def _to_the_first(hits: Iterable[Array], dy: Array) -> Iterator[Array]:
+    """Per tap, ``dy`` where it is the first hit of its window, else 0."""
+    xp = _array.array_namespace(dy)
+    nothing, free = xp.zeros_like(dy), None
+    for hit in hits:
+        first = hit if free is None else hit & free
+        yield xp.where(first, dy, nothing)
+        free = ~first if free is None else free ^ first  # the first is one of the free
 
 
 def _indices(pixels: Array, y: Array, w: Windows) -> Array:
@@ -147,10 +142,10 @@ def _indices(pixels: Array, y: Array, w: Windows) -> Array:
         along = xp.reshape(xp.arange(count, dtype=dtype, device=device), shape)
         start = start + (along * stride - before) * steps[d]
     found = xp.zeros(y.shape, dtype=dtype, device=device)
-    firsts = _first_maxima(cut(pixels, w, -math.inf), y, w)
-    for offset, first in zip(w.offsets(), firsts, strict=True):
+    hits = zip(w.offsets(), _maxima(pixels, y, w), strict=True)
+    for offset, hit in reversed(list(hits)):  # the first hit has the last word
         ahead = sum(k * d * s for k, d, s in zip(offset, w.dilation, steps, strict=True))
-        found = xp.where(first, start + ahead, found)
+        found = xp.where(hit, start + ahead, found)
     return found
 
 

@@ -103,9 +103,7 @@ def scaled_step(
     return x - rate * first / size, first, second
 
 
-def blend_twice(
-    a: Any, x: Array, b: Any, y: Array, c: Any, z: Array
-) -> tuple[Array, Array]:
+def blend_twice(a: Any, x: Array, b: Any, y: Array, c: Any, z: Array) -> tuple[Array, Array]:
     """``a · x + b · y``, and ``z + c`` times that, in one pass where there is a route.
 
     >>> import numpy as np

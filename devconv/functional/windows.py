@@ -178,8 +178,11 @@ def cut(x: Array, w: Windows, fill: float = 0.0) -> Array:
         x = x[(slice(None), *(slice(0, used) for _, used, _ in edges), ...)]
     if not w.is_padded:
         return x
-    xp = _array.array_namespace(x)
     shape = (n, *w.reach, c)
+    route = _fast.route("cut", x)
+    if route is not None:
+        return route(x, (0, *(before for before, _, _ in edges), 0), shape, fill)
+    xp = _array.array_namespace(x)
     if fill:
         padded = xp.full(shape, fill, dtype=x.dtype, device=_array.device(x))
     else:
@@ -226,6 +229,14 @@ def put(taps: Iterable[Array], w: Windows, like: Array) -> Array:
     for offset, share in zip(w.offsets(), taps, strict=True):
         total = _array.added(total, _reads(w, offset), share)
     return total
+
+
+def put_back(windows: Array, w: Windows) -> Array:
+    """The adjoint of taking all windows: ``(N, *reach, C)`` for ``windows (N, *out, taps, C)``."""
+    route = _fast.route("put", windows)
+    if route is not None:
+        return route(windows, w)
+    return put((windows[..., t, :] for t in range(w.taps)), w, like=windows)
 
 
 @dataclass(frozen=True)

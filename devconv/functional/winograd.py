@@ -14,6 +14,7 @@ from devconv._check import Shape
 from devconv._winograd import TAPS, Matrix, matrices
 from devconv.functional import blocks
 from devconv.functional.blocks import points_first, points_last
+from devconv.functional.products import stacked
 from devconv.functional.windows import Windows
 
 
@@ -57,7 +58,7 @@ class Tiles:
         for axis in range(self.rank):
             lead, trail = x.shape[:axis], x.shape[axis + 1 :]
             rows = xp.reshape(x, (math.prod(lead), x.shape[axis], math.prod(trail)))
-            x = xp.reshape(m @ rows, (*lead, m.shape[0], *trail))
+            x = xp.reshape(stacked(m, rows), (*lead, m.shape[0], *trail))
         return x
 
     def _flat(self, x: Array) -> Array:

@@ -1,13 +1,16 @@
-"""Mixed precision: passes in half precision over arrays that stay float32.
+"""Mixed precision: passes in half precision, or in TF32, over arrays that stay float32.
 
-Half the memory and, on a GPU, products several times as quick; but a parameter that moves by
-less than a thousandth of itself would stand still in half precision. So the arrays that learn
-stay float32, and a pass takes copies of them.
+In half precision half the memory and, on a GPU, products several times as quick; but a parameter
+that moves by less than a thousandth of itself would stand still. So the arrays that learn stay
+float32, and a pass takes copies of them. TF32 is no dtype: it is float32 arrays under
+``precision("fast")``.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from typing import Any
 
 from devconv import _array
 from devconv._array import Array
@@ -16,6 +19,25 @@ from devconv.layers.layer import Layer
 from devconv.layers.operation import OperationLayer
 from devconv.layers.scope import Grads, Pullback, Scope
 from devconv.layers.state import join
+from devconv.precision import kept
+
+PRECISIONS = ("float32", "tf32", *_array.HALF)
+"""How a pass may compute."""
+
+
+def digits(precision: str) -> AbstractContextManager[Any]:
+    """What a pass in one of :data:`PRECISIONS` may give up: under ``"tf32"``, what is "fast"."""
+    return kept("fast") if precision == "tf32" else nullcontext()
+
+
+def check_tf32(layer: Layer) -> None:
+    """Refuse a layer that is not float32."""
+    if layer.dtype != "float32":
+        with located('precision="tf32"'):
+            raise InvalidType(
+                f"expected a model with float32 parameters, got {layer.dtype}; say "
+                'model.to(dtype="float32")'
+            )
 
 
 class Mixed:

@@ -20,6 +20,7 @@ from devconv.functional.norm import (
 )
 from devconv.functional.operation import Pullback as OperationPullback
 from devconv.functional.response import neighbourhood
+from devconv.functional.special import blend
 from devconv.initializers import ones, zeros
 from devconv.layers.declared import Buffer, Parameter
 from devconv.layers.operation import OperationLayer
@@ -145,7 +146,8 @@ class _BatchNorm(_ChannelNorm):
 
     def _moved(self, running: Array, now: Array) -> Array:
         """A running statistic, a share of the way to that of a batch."""
-        average = _array.widen(running) * (1.0 - self.momentum) + now * float(self.momentum)
+        share = float(self.momentum)
+        average = blend(1.0 - share, _array.widen(running), share, now)
         return _array.cast(average, running.dtype)
 
 

@@ -15,7 +15,7 @@ from devconv._check import InvalidType, InvalidValue, brief, choice, flag, locat
 from devconv.functional.operation import Operation, check_together
 from devconv.layers.hints import no_layer
 from devconv.layers.layer import Layer, placed_back
-from devconv.layers.mixed import Mixed
+from devconv.layers.mixed import PRECISIONS, Mixed, check_tf32, digits
 from devconv.layers.scope import Pullback, Scope, Trace
 
 Arrays = Mapping[str, Array]
@@ -25,7 +25,9 @@ class Pure:
     """The pure function of a layer; made by :func:`pure`."""
 
     def __init__(self, layer: Layer, precision: str = "float32") -> None:
-        self.layer = layer
+        self.layer, self.precision = layer, precision
+        if precision == "tf32":
+            check_tf32(layer)
         self._mixed = Mixed(layer, precision) if precision in _array.HALF else None
         self._parameters = {name: tuple(x.shape) for name, x in layer.parameters.items()}
         self._buffers = {name: tuple(x.shape) for name, x in layer.buffers.items()}
@@ -36,7 +38,7 @@ class Pure:
     def __call__(self, parameters: Arrays, buffers: Arrays, x: Array) -> Array:
         """Infer: the layer's output for ``x``."""
         scope = self._scope(parameters, buffers, x, training=False, key=None)
-        with _array.on_device(x):
+        with _array.on_device(x), digits(self.precision):
             if self._mixed is not None:
                 return self._mixed.apply(scope, x)
             return scope.apply("", self.layer, x)
@@ -60,7 +62,7 @@ class Pure:
             key: where dropout draws from.
         """
         scope = self._scope(parameters, buffers, x, training=training, key=key)
-        with _array.on_device(x):
+        with _array.on_device(x), digits(self.precision):
             if self._mixed is not None:
                 y, pullback = self._mixed.vjp(scope, x)
             else:
@@ -122,14 +124,16 @@ def pure(layer: Layer, *, precision: str = "float32") -> Pure:
         precision: ``"float16"`` or ``"bfloat16"`` computes in half precision over float32
             arrays: parameters, buffers and ``x`` are cast on the way in (norm weights and
             running statistics are not), the output, gradients and new buffers come back as
-            float32. ``"float32"`` casts nothing.
+            float32. ``"float32"`` casts nothing, ``"tf32"`` neither: it computes under
+            ``dc.precision("fast")``.
 
     Returns:
         A function that may be traced by ``jax.jit``, with the arrays handed in.
 
     Raises:
         ValueError: a layer with sizes that are not known yet, another precision.
-        TypeError: half precision where the device has none, or of a layer that is not float32.
+        TypeError: half precision where the device has none, or another precision than float32
+            of a layer that is not float32.
 
     >>> import numpy as np
     >>> import devconv as dc
@@ -141,7 +145,7 @@ def pure(layer: Layer, *, precision: str = "float32") -> Pure:
     if not isinstance(layer, Layer):
         raise InvalidType(f"pure: layer must be a layer, got {no_layer(layer)}")
     with located("pure"):
-        choice("precision", precision, ("float32", *_array.HALF))
+        choice("precision", precision, PRECISIONS)
         return Pure(layer, precision)
 
 

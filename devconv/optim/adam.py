@@ -9,6 +9,7 @@ from typing import Any
 from devconv import _array, _check
 from devconv._array import Array
 from devconv._check import InvalidValue, located
+from devconv.functional.special import scaled_step
 from devconv.layers import Layer
 from devconv.optim.optimizer import Optimizer
 
@@ -77,20 +78,20 @@ class Adam(Optimizer):
         self, x: Array, grad: Array, moments: dict[str, Array | None], step: Any
     ) -> tuple[Array, dict[str, Array]]:
         """One parameter's step; ``step`` is what :meth:`counted` gives."""
-        xp, (beta1, beta2) = _array.array_namespace(x), self.betas
         unbiased1, unbiased2 = step
-        if self.weight_decay and self.decoupled:
-            x = x * (1.0 - self.lr * self.weight_decay)
-        elif self.weight_decay:
-            grad = grad + self.weight_decay * x
-        first, second = moments["first"], moments["second"]
-        first = (1.0 - beta1) * grad + (0.0 if first is None else beta1 * first)
-        second = (1.0 - beta2) * grad * grad + (0.0 if second is None else beta2 * second)
-        size = xp.sqrt(second) / unbiased2**0.5 + self.eps
-        return x - (self.lr / unbiased1) * first / size, {
-            "first": first,
-            "second": second,
-        }
+        x, first, second = scaled_step(
+            x,
+            grad,
+            moments["first"],
+            moments["second"],
+            betas=self.betas,
+            rate=self.lr / unbiased1,
+            root=unbiased2**0.5,
+            eps=self.eps,
+            shrink=1.0 - self.lr * self.weight_decay if self.decoupled else 1.0,
+            decay=0.0 if self.decoupled else self.weight_decay,
+        )
+        return x, {"first": first, "second": second}
 
 
 class AdamW(Adam):

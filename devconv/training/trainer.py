@@ -25,7 +25,7 @@ from devconv.functional.loss.classification import check_labels
 from devconv.functional.operation import Operation
 from devconv.layers import Layer
 from devconv.layers.hints import no_layer
-from devconv.layers.mixed import Mixed
+from devconv.layers.mixed import PRECISIONS, Mixed, check_tf32, digits
 from devconv.layers.pure import loss_and_grad
 from devconv.optim import Optimizer
 from devconv.training.history import History
@@ -33,8 +33,6 @@ from devconv.training.loss_scale import LossScale, chosen
 from devconv.training.metrics import accuracy
 
 Metric = Callable[..., Array]
-
-PRECISIONS = ("float32", *_array.HALF)
 
 
 class Trainer:
@@ -47,7 +45,9 @@ class Trainer:
         loss_options: the loss's options.
         metrics: what to watch beside the loss, functions ``(prediction, target, ...) ->
             0-d array`` by name; accuracy by default where the loss is ``cross_entropy``.
-        precision: ``"float32"`` computes in the model's own dtype. ``"float16"`` and
+        precision: ``"float32"`` computes in the model's own dtype. ``"tf32"`` is float32 under
+            ``dc.precision("fast")``: on a GPU with CuPy products of matrices in TF32, on a CPU
+            what "fast" allows there. ``"float16"`` and
             ``"bfloat16"`` cast parameters and batches for each pass; parameters, moments,
             statistics, losses and gradients in the optimizer's hands are float32.
         loss_scale: the rules of the loss scale that ``"float16"`` needs; by default those of
@@ -87,6 +87,8 @@ class Trainer:
                 raise InvalidValue("the optimizer belongs to another model; make one for this")
             self.precision = choice("precision", precision, PRECISIONS)
             self.loss_scale = _rules(precision, loss_scale)
+            if precision == "tf32":
+                check_tf32(model)
             self._mixed = Mixed(model, precision) if precision in _array.HALF else None
         self.scale_state: dict[str, Array] | None = None
         self.model, self.loss, self.optimizer = model, loss, optimizer
@@ -182,7 +184,7 @@ class Trainer:
         """One step on one batch: ``(loss, prediction, targets)``, without waiting for them."""
         x, *others = self._moved(batch)
         targets = tuple(others)
-        with self.model._whole_or_not_at_all():
+        with self.model._whole_or_not_at_all(), digits(self.precision):
             if self.loss_scale is not None:
                 loss, prediction = self._scaled_step(self.loss_scale, x, targets)
             else:
@@ -229,7 +231,8 @@ class Trainer:
 
     def _infer(self, x: Array) -> Array:
         """The model's prediction, as it computes in training."""
-        return self.model(x) if self._mixed is None else self._mixed(x)
+        with digits(self.precision):
+            return self.model(x) if self._mixed is None else self._mixed(x)
 
     def evaluate(self, batches: Iterable[tuple[Any, ...]]) -> dict[str, float]:
         """The mean loss and metrics of the model as it infers, over batches.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,7 +141,7 @@ def test_the_way_back_to_few_channels(
         a, b = order(x), order(dy)
         digits = 1e-13 if dtype == "float64" else 1e-5
         equal(lambda a=a, b=b: conv_call(a, weight, b, case[-1]), digits=digits)
-    assert taken
+    assert taken or x.shape[1] * x.itemsize > block.VECTOR_BYTES // 2
 
 
 def test_the_routes_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -748,8 +750,38 @@ def test_importing_the_library_does_not_import_numba() -> None:
 
 def test_a_block_fits_into_registers_and_stretches_are_constants() -> None:
     """What decides the order of sums is a constant, not a setting."""
+    assert str(block.VECTOR_BYTES) == os.environ.get(
+        "DEVCONV_TEST_VECTOR_BYTES", str(block.VECTOR_BYTES)
+    )
     assert (
         32 if block.VECTOR_BYTES == 64 else 16
     ) >= block.ROWS * block.VECTORS + block.VECTORS + 1
     assert windows.panel_width(4) * 4 == block.VECTORS * block.VECTOR_BYTES
     assert math.log2(passes.STRETCH).is_integer()
+
+
+# --- another processor ---
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="compiled on x86 alone")
+def test_vectors_of_32_bytes(tmp_path: Path) -> None:
+    """All of this file once more, as on a processor without AVX-512."""
+    command = [sys.executable, "-m", "pytest", "-p", "tests.doubles.narrow", "-q", __file__]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "-m", "not slow"],
+        cwd=Path(__file__).parents[2],
+        env={
+            **os.environ,
+            "NUMBA_CPU_NAME": "haswell",
+            "NUMBA_CACHE_DIR": str(tmp_path),
+            "DEVCONV_REQUIRE": "numpy",
+            "DEVCONV_TEST_VECTOR_BYTES": "32",
+        },
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout

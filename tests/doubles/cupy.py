@@ -5,7 +5,8 @@ What is as in CuPy: NumPy arrays are refused and nothing becomes one by itself; 
 ``with x.device:`` sets; an array that is not on the current device is refused (CuPy does so
 where one GPU cannot look into another's memory). What is stricter: a read by the host
 is refused outside of :meth:`Watch.allowed`. What is counted: launches, one for each array function
-that computes, none for views.
+that computes, none for views; how each product of matrices was computed, and on which stream each
+launch went.
 
 :func:`installed` puts it where ``import cupy`` and ``array_api_compat`` look, so that the library
 takes every one of its CuPy branches.
@@ -13,6 +14,7 @@ takes every one of its CuPy branches.
 
 from __future__ import annotations
 
+import ctypes
 import operator
 import sys
 import threading
@@ -31,6 +33,11 @@ from devconv import _detect
 
 COUNT = 2
 """How many GPUs there are."""
+MEMORY = (80 * 2**30, 8 * 2**30)
+"""How much each has."""
+CAPABILITY = {0: "90", 1: "90"}
+
+PRODUCTS = ("matmul", "batched matmul", "dot", "vecdot", "tensordot")
 
 
 class HostRead(AssertionError):
@@ -46,10 +53,18 @@ class Watch:
 
     def reset(self) -> None:
         self.launches: Counter[str] = Counter()
+        self.products: Counter[str] = Counter()
+        self.streams: Counter[int] = Counter()
         self.reads: list[str] = []
+        self.addresses: dict[int, ndarray] = {}
+        self.order: list[tuple[str, int, int]] = []
+        """What streams were told of each other: of which device, and which stream."""
 
     def launch(self, name: str) -> None:
         self.launches[name] += 1
+        self.streams[_stream()] += 1
+        if name in PRODUCTS:
+            self.products["exact"] += 1
 
     def read(self, name: str) -> None:
         self.reads.append(name)
@@ -72,9 +87,14 @@ watch = Watch()
 class _Current(threading.local):
     def __init__(self) -> None:
         self.stack = [0]
+        self.streams: list[Stream] = []
 
 
 _current = _Current()
+
+
+def _stream() -> int:
+    return _current.streams[-1].ptr if _current.streams else 0
 
 
 class Device:
@@ -101,8 +121,47 @@ class Device:
     def __repr__(self) -> str:
         return f"<CUDA Device {self.id}>"
 
+    @property
+    def compute_capability(self) -> str:
+        return CAPABILITY[self.id]
+
     def synchronize(self) -> None:
         watch.read("synchronize")
+
+
+class Memory:
+    """Where an array begins, as ``x.data``; who is given the address finds the array by it."""
+
+    def __init__(self, x: ndarray) -> None:
+        self.ptr: int = x._values.ctypes.data
+        watch.addresses[self.ptr] = x
+
+
+class Stream:
+    """A queue of work; as a context, the current one of this thread."""
+
+    def __init__(self, ptr: int) -> None:
+        self.ptr = ptr
+
+    def __enter__(self) -> Stream:
+        _current.streams.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.streams.pop()
+
+    def record(self) -> tuple[int, int]:
+        event = (_current.stack[-1], self.ptr)
+        watch.order.append(("done", *event))
+        return event
+
+    def wait_event(self, event: tuple[int, int]) -> None:
+        watch.order.append((f"waits for {event}", _current.stack[-1], self.ptr))
+
+
+def alloc(size: int) -> Memory:
+    """Scratch memory of the current device."""
+    return ndarray(np.empty(size, dtype=np.uint8), _current.stack[-1]).data
 
 
 class ndarray:
@@ -123,6 +182,7 @@ class ndarray:
     itemsize = property(lambda self: self._values.itemsize)
     strides = property(lambda self: self._values.strides)
     flags = property(lambda self: self._values.flags)
+    data = property(lambda self: Memory(self))
     T = property(lambda self: ndarray(self._values.T, self._device))
     mT = property(lambda self: ndarray(self._values.mT, self._device))
 
@@ -179,8 +239,8 @@ class ndarray:
             return self
         return _computed("astype", self._values.astype(dtype), self)
 
-    def copy(self) -> ndarray:
-        return _moved(self, "copy")
+    def copy(self, order: str = "C") -> ndarray:
+        return _moved(self, "copy", order)
 
     def reshape(self, *shape: Any) -> ndarray:
         return namespace.reshape(self, shape[0] if isinstance(shape[0], tuple) else shape)
@@ -287,10 +347,14 @@ def _batched(name: str, arguments: Any) -> str:
     return "batched matmul" if stacked else name
 
 
-def _moved(x: ndarray, name: str) -> ndarray:
-    """A copy on the current device, wherever ``x`` is: that one may cross."""
+def _moved(x: ndarray, name: str, order: Any = "K") -> ndarray:
+    """A copy on the current device, wherever ``x`` is: that one may cross, if it has no gaps."""
+    if x._device != _current.stack[-1]:
+        if not (x.flags.c_contiguous or x.flags.f_contiguous or order == "C"):
+            raise NotImplementedError("CuPy cannot copy non-contiguous array between devices.")
+        watch.order.append(("copy", _current.stack[-1], _stream()))
     watch.launch(name)
-    return ndarray(x._values.copy(order="K"), _current.stack[-1])
+    return ndarray(x._values.copy(order=order), _current.stack[-1])
 
 
 def _walk(value: Any, found: list[ndarray]) -> Any:
@@ -400,21 +464,81 @@ vars(namespace).update(
     __array_namespace_info__=_Info,
 )
 
+# --- cuBLAS ---
+
+
+def tf32(x: np.ndarray) -> np.ndarray:
+    """float32 numbers rounded to the 10 bits of TF32's mantissa; ties to even."""
+    bits = np.array(x, dtype=np.float32).view(np.uint32)
+    return ((bits + (0xFFF + ((bits >> 13) & 1))) & 0xFFFFE000).astype(np.uint32).view(np.float32)
+
+
+def _columns(pointer: int, rows: int, columns: int, step: int) -> np.ndarray:
+    """A matrix that lies in columns ``step`` numbers apart, as cuBLAS sees all matrices."""
+    at = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float))
+    flat = np.ctypeslib.as_array(at, shape=((columns - 1) * step + rows,))
+    size = flat.itemsize
+    return np.lib.stride_tricks.as_strided(flat, (rows, columns), (size, step * size))
+
+
+def _number(pointer: int) -> float:
+    return ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float))[0]
+
+
+def gemm_ex(
+    handle: int, a_across: int, b_across: int, m: int, n: int, k: int,
+    alpha: int, a: int, a_type: int, a_step: int, b: int, b_type: int, b_step: int,
+    beta: int, c: int, c_type: int, c_step: int, kind: int, how: int,
+) -> None:  # fmt: skip
+    """``c = alpha · a b + beta · c`` in column order, by cuBLAS's documentation of cublasGemmEx."""
+    assert handle == 1 + _current.stack[-1], "the handle of another device"
+    assert (a_type, b_type, c_type, how) == (0, 0, 0, _cublas.CUBLAS_GEMM_DEFAULT)
+    assert min(m, n, k) > 0
+    left = _columns(a, k, m, a_step).T if a_across else _columns(a, m, k, a_step)
+    right = _columns(b, n, k, b_step).T if b_across else _columns(b, k, n, b_step)
+    assert a_step >= (k if a_across else m)
+    assert b_step >= (n if b_across else k)
+    assert c_step >= m
+    watch.launch("gemmEx")
+    watch.products["tf32" if kind == _cublas.CUBLAS_COMPUTE_32F_FAST_TF32 else "exact"] += 1
+    y, before = _number(alpha) * (tf32(left) @ tf32(right)), _columns(c, m, n, c_step)
+    before[...] = y + (_number(beta) * before if _number(beta) else 0.0)
+
+
 as_strided = _function("as_strided", np.lib.stride_tricks.as_strided)
 _stride_tricks = _module("cupy.lib.stride_tricks", as_strided=as_strided)
 _runtime = _module(
     "cupy.cuda.runtime",
     getDeviceCount=lambda: COUNT,
-    getDeviceProperties=lambda id: {"name": b"a double"},
+    getDeviceProperties=lambda id: {"name": b"a double", "totalGlobalMem": MEMORY[id]},
+    is_hip=False,
     driverGetVersion=lambda: 13000,
+)
+_cublas = _module(
+    "cupy_backends.cuda.libs.cublas",
+    gemmEx=gemm_ex,
+    CUBLAS_OP_N=0,
+    CUBLAS_OP_T=1,
+    CUBLAS_GEMM_DEFAULT=-1,
+    CUBLAS_COMPUTE_32F_FAST_TF32=77,
 )
 _cupy = _module(
     "cupy",
     __version__="14.2.0",
     ndarray=ndarray,
     asarray=asarray,
+    empty=namespace.empty,
     is_available=lambda: True,
-    cuda=_module("cupy.cuda", Device=Device, runtime=_runtime),
+    cuda=_module(
+        "cupy.cuda",
+        Device=Device,
+        Stream=Stream,
+        runtime=_runtime,
+        alloc=alloc,
+        cublas=_cublas,
+        get_cublas_handle=lambda: 1 + _current.stack[-1],
+        get_current_stream=lambda: _current.streams[-1] if _current.streams else Stream(0),
+    ),
     lib=_module("cupy.lib", stride_tricks=_stride_tricks),
 )
 

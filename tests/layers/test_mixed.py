@@ -209,7 +209,13 @@ def test_nothing_waits(host_reads: Any) -> None:
 @pytest.mark.parametrize(
     ("spec", "dtype", "precision", "error", "message"),
     [
-        ("cpu", "float32", "double", InvalidValue, "precision must be one of 'float32', 'float16'"),
+        (
+            "cpu",
+            "float32",
+            "double",
+            InvalidValue,
+            "precision must be one of 'float32', 'tf32', 'float16'",
+        ),
         (
             "cpu",
             "float32",
@@ -237,3 +243,23 @@ def test_what_is_refused(spec: str, dtype: str, precision: str, error: type, mes
     model = dc.Dense(2, 1).build().to(spec, dtype=dtype)
     with pytest.raises(error, match=f"^pure: .*{message}" if error is InvalidValue else message):
         dc.pure(model, precision=precision)
+
+
+def test_tf32_is_no_dtype() -> None:
+    """float32 arrays under "fast": nothing is cast, and the precision around is back afterwards."""
+    model = dc.Sequential(dc.Conv2d(2, 3, 3), dc.Flatten(), dc.Dense(None, 2)).build((2, 5, 5))
+    x = np.random.default_rng(0).standard_normal((2, 2, 5, 5)).astype("float32")
+    pure = dc.pure(model, precision="tf32")
+    with dc.precision("fast"):
+        wanted, back = dc.pure(model).vjp(model.parameters, model.buffers, x)
+    found, pullback = pure.vjp(model.parameters, model.buffers, x)
+    assert dc.precision() == "exact"
+    np.testing.assert_array_equal(found[0], wanted[0])
+    np.testing.assert_array_equal(pure(model.parameters, model.buffers, x), wanted[0])
+    for one, other in zip(pullback(found[0])[1].values(), back(wanted[0])[1].values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    wide = dc.Dense(2, 2).build().to(dtype="float64")
+    with pytest.raises(
+        InvalidType, match=r'^precision="tf32": expected a model with float32 param'
+    ):
+        dc.pure(wide, precision="tf32")

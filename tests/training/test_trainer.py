@@ -955,6 +955,32 @@ class Watch(dc.Layer):
 
 
 @pytest.mark.parametrize(
+    ("precision", "around", "level"),
+    [("tf32", "exact", "fast"), ("float32", "exact", "exact"), ("float32", "fast", "fast")],
+)
+def test_tf32_is_float32_under_fast(precision: str, around: str, level: str) -> None:
+    watch = Watch()
+    model = dc.Sequential(dc.Dense(2, 3), watch).build(seed=0)
+    made = dc.Trainer(model, F.cross_entropy, dc.optim.SGD(model), precision=precision)
+    points, classes = clouds()
+    with dc.precision(around):
+        made.step((points, classes))
+        made.evaluate([(points, classes)])
+        made.predict(points)
+        assert dc.precision() == around
+    assert watch.levels == [level] * 3
+    assert model.dtype == "float32"
+
+
+def test_a_step_in_tf32_that_fails_gives_the_precision_back() -> None:
+    model = classifier_of_dense()
+    made = dc.Trainer(model, F.cross_entropy, dc.optim.SGD(model), precision="tf32")
+    with pytest.raises(InvalidValue, match="features"):
+        made.step((np.ones((2, 7), dtype="float32"), np.zeros(2, dtype="int64")))
+    assert dc.precision() == "exact"
+
+
+@pytest.mark.parametrize(
     ("device", "dtype", "options", "error", "message"),
     [
         (
@@ -962,7 +988,14 @@ class Watch(dc.Layer):
             "float32",
             {"precision": "fp16"},
             InvalidValue,
-            "precision must be one of 'float32', 'float16', 'bfloat16', got 'fp16'",
+            "precision must be one of 'float32', 'tf32', 'float16', 'bfloat16', got 'fp16'",
+        ),
+        (
+            "cpu",
+            "float64",
+            {"precision": "tf32"},
+            InvalidType,
+            r"expected a model with float32 parameters, got float64; say model\.to",
         ),
         (
             "cpu",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from devconv import _array
+from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, Shape, choice
 from devconv.functional.activation.elementwise import elementwise, masked
@@ -15,6 +15,13 @@ from devconv.functional.special import at_least, at_most, erf, log1p_exp, logist
 
 APPROXIMATIONS = ("none", "tanh")
 _FAR = 40.0  # a normal number is never smaller than -40, to the last bit of float64
+
+# artanh(erf(x / sqrt(2))) / x, a polynomial in x² fitted so that Phi is within 3e-8 everywhere.
+_BEND = (
+    1.7561698198271746e-09, -1.3226330941430365e-07, 3.964744075514378e-06,
+    -5.530619204527881e-05, -3.259497905479258e-05, 0.03633308457667357, 0.7978849414598397,
+)  # fmt: skip
+_BENT = 5.5  # from here on tanh(x · the polynomial's last value) is 1 to the last bit of float32
 
 
 @differentiable
@@ -42,10 +49,14 @@ def gelu(x: Array, /, *, approximate: str = "none") -> tuple[Array, Pullback]:
     >>> gelu(np.asarray([-1.0, 0.0, 1.0])).round(4)
     array([-0.1587,  0.    ,  0.8413])
     """
+    approximate = choice("approximate", approximate, APPROXIMATIONS)
+    route = _fast.passing("gelu", x)
+    if route is not None:
+        return route(x, approximate)
     xp, wide = _array.array_namespace(x), _array.widen(x)
     near = at_most(at_least(wide, -_FAR), _FAR)  # the curve beyond is flat, its powers are not
-    if choice("approximate", approximate, APPROXIMATIONS) == "none":
-        below = 0.5 * (1.0 + erf(wide / math.sqrt(2.0)))
+    if approximate == "none":
+        below = _below(wide, near)
 
         def density() -> Array:
             return xp.exp(-0.5 * near * near) / math.sqrt(2.0 * math.pi)
@@ -58,6 +69,22 @@ def gelu(x: Array, /, *, approximate: str = "none") -> tuple[Array, Pullback]:
             return 0.5 * (1.0 - bend * bend) * scale * (1.0 + 3 * 0.044715 * near * near)
 
     return elementwise(x, wide * below, lambda dy: dy * (below + wide * density()))
+
+
+def _below(x: Array, near: Array) -> Array:
+    """``Phi(x)``, how likely a normal number is smaller; ``near`` is ``x`` without its far ends.
+
+    To the last digits of the dtype; float32 is through with fewer steps.
+    """
+    xp = _array.array_namespace(x)
+    if _array.dtype_name(x.dtype) == "float64":
+        return 0.5 * (1.0 + erf(x / math.sqrt(2.0)))
+    size = at_most(xp.abs(near), _BENT)
+    square = size * size
+    bend = square * _BEND[0] + _BEND[1]
+    for c in _BEND[2:]:
+        bend = bend * square + c
+    return 0.5 + 0.5 * xp.tanh(near * bend)
 
 
 @differentiable

@@ -1,0 +1,617 @@
+"""The command for a GPU, tried on the CPU and on CuPy's double; nobody asserts a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import benchmarks.__main__ as line
+import benchmarks.gpu.numpy as numpy_part
+import benchmarks.place
+import devconv as dc
+from benchmarks import child, machine, report, switches
+from benchmarks.gpu import (
+    clock,
+    command,
+    contestants,
+    convolution,
+    facts,
+    memory,
+    networks,
+    race,
+    steps,
+    suite,
+    targets,
+    training,
+    trials,
+)
+from benchmarks.gpu.lab import Lab
+from benchmarks.gpu.operations import OPERATIONS
+from benchmarks.gpu.told import Told
+from benchmarks.networks import NETWORKS
+from benchmarks.place import Place
+from benchmarks.shapes import Shape, resnet50
+from devconv import _fast
+from tests.doubles import cupy as double
+from tests.test_benchmarks import assert_record, assert_well_formed
+
+TOLD = Told(small=True, rounds=1, turn=0.0, dtypes=("float32",))
+TINY = Shape(2, 3, (5, 5), 4, (3, 3), padding=1)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """One shape, one network; and nothing that outlives a test."""
+    lenet = replace(NETWORKS["LeNet-5"], images=2)
+    monkeypatch.setattr(convolution, "shapes", lambda small: {TINY: 3})
+    for module in (networks, steps, memory, numpy_part):
+        monkeypatch.setattr(
+            module, "networks", lambda small: {"LeNet-5": lenet, "ResNet-18": lenet}, raising=False
+        )
+    monkeypatch.setattr(switches, "limit", lambda threads: None)
+
+
+def run(part: str, out: Path, told: Told = TOLD, **how: Any) -> dict[str, Any]:
+    """Run a part; its content, as it was written."""
+    fine = command.one(part, told, out, **{"minutes": 0.0, "resume": False, **how})
+    (path,) = out.glob("*.json")
+    content = assert_record(path)["parts"][part]
+    assert_well_formed(path.with_suffix(".md").read_text())
+    return {"fine": fine, **content}
+
+
+# Each part, on the CPU.
+
+
+@pytest.mark.parametrize("part", ["facts", "parity", "convolution", "numpy", "inference"])
+def test_a_part(part, tmp_path, monkeypatch):
+    if part == "facts":
+        pytest.importorskip("torch")
+        monkeypatch.setattr(Lab, "size", lambda lab, n: max(4, n // 256))
+    content = run(part, tmp_path)
+    assert content["fine"], content
+    assert content["rows"]
+
+
+def test_training_in_every_precision(tmp_path):
+    pytest.importorskip("torch")
+    told = replace(TOLD, dtypes=("float32", "float16"))
+    rows = run("training", tmp_path, told)["rows"]
+    assert rows["LeNet-5, float64"]["seconds"] == {}
+    assert all(far < 1e-9 for far in rows["LeNet-5, float64"]["differences"].values())
+    for dtype in told.dtypes:
+        row = rows[f"LeNet-5, {dtype}"]
+        assert set(row["seconds"]) == {
+            *("devconv", "written once", "PyTorch", "PyTorch channels-last")
+        }
+        assert row["failed"] == {}
+        assert all(0.0 < far < 0.02 for far in row["differences"].values())
+
+
+def test_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "call", lambda function, limit=None, **given: function(**given))
+    rows = run("memory", tmp_path)["rows"]
+    assert all(row[figure] > 0 for row in rows.values() for figure in memory.FIGURES)
+
+
+def test_digits(tmp_path, monkeypatch, capsys):
+    said = "epoch  1: loss 0.1, 900 images/s\nepoch  2: loss 0.1, 1000 images/s\n"
+    seen: list[Any] = []
+
+    def process(words: list[str], **how: Any) -> Any:
+        seen.append((words[2:6], how["env"]["DEVCONV_TRIAL"]))
+        status = 1 if "float16" in words else 0
+        out = f"{said}test accuracy 0.9812 on cpu" if not status else ""
+        return SimpleNamespace(returncode=status, stdout=out, stderr="planted")
+
+    monkeypatch.setattr(subprocess, "run", process)
+    rows = run("digits", tmp_path)["rows"]
+    row = rows["cpu, float32"]
+    assert (row["accuracy"], row["images per second"], row["ok"]) == (0.9812, 1000.0, True)
+    assert rows["cpu, float16"] == {"failed row": "RuntimeError: train_digits.py failed: planted"}
+    assert seen[0] == (["--device", "cpu", "--precision", "float32"], "")
+
+
+def test_tests_are_run_in_a_process_of_their_own(tmp_path, capsys):
+    (tmp_path / "test_it.py").write_text("import os\ndef test_it():\n    assert 0, 'planted'\n")
+    told = replace(TOLD, tests=(str(tmp_path / "test_it.py"),))
+    content = run("tests", tmp_path / "out", told)
+    assert not content["fine"]
+    assert any("planted" in said for said in content["rows"]["pytest"]["output"])
+
+
+def test_tests_that_take_too_long_are_ended(tmp_path, capsys):
+    (tmp_path / "test_it.py").write_text("import time\ndef test_it():\n    time.sleep(100)\n")
+    start = time.monotonic()
+    row = suite.run(Place(), [str(tmp_path / "test_it.py")], limit=3.0)
+    assert not row["ok"]
+    assert time.monotonic() - start < 60
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    """As a user types it: one part here, the flags of the others handed on."""
+    given = ["gpu", "--device", "cpu", "--small", "--out", str(tmp_path)]
+    line.main([*given, "--dtypes", "float32", "--parts", "convolution"])
+    seen: list[list[str]] = []
+
+    def process(words: list[str], **_: Any) -> Any:
+        seen.append(words[4:])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", process)
+    line.main([*given, "--without", "cudnn", "--minutes", "1.5"])
+    assert [words[words.index("--parts") + 1] for words in seen] == list(command.PARTS)
+    for words in seen:
+        said = line.arguments(["gpu", *words])
+        assert (said.device, said.small, said.without) == ("cpu", True, ["cudnn"])
+        assert (said.minutes, said.out) == (1.5, tmp_path)
+
+
+def test_a_rehearsal_is_never_a_result(tmp_path):
+    with pytest.raises(SystemExit, match=r"a rehearsal is no result: --out .*results"):
+        line.main(["gpu", "--device", "cpu", "--small", "--out", str(report.RESULTS / "new")])
+    assert command.folder(None, Told()) == command.REHEARSALS
+    tiny, real = (Told(place=Place("cuda"), small=small) for small in (True, False))
+    assert command.folder(None, tiny) == command.REHEARSALS
+    assert command.folder(None, real) == report.RESULTS
+    assert command.folder(tmp_path, real) == tmp_path
+
+
+# Rows and time.
+
+
+def jobs_of(monkeypatch: pytest.MonkeyPatch, **jobs: Any) -> None:
+    monkeypatch.setattr(training, "jobs", lambda told: jobs)
+
+
+def test_a_row_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys):
+    row = {"case": "LeNet-5", "network": "LeNet-5", "dtype": "float32", "differences": {}}
+
+    def fail() -> Any:
+        raise ValueError("planted | here")
+
+    jobs_of(monkeypatch, bad=fail, good=lambda: {**row, "seconds": {"devconv": 1.0}})
+    content = run("training", tmp_path)
+    assert not content["fine"]
+    assert content["rows"]["bad"] == {"failed row": "ValueError: planted / here"}
+    assert content["rows"]["good"]["seconds"] == {"devconv": 1.0}
+    measured = []
+    jobs_of(monkeypatch, bad=lambda: measured.append("bad") or row | {"seconds": {}}, good=fail)
+    assert run("training", tmp_path, resume=True)["fine"]
+    assert measured == ["bad"]
+
+
+def test_a_part_stops_at_its_limit_and_keeps_what_it_has(tmp_path, monkeypatch):
+    row = {"case": "c", "network": "n", "dtype": "float32", "differences": {}, "seconds": {}}
+
+    def slow() -> Any:
+        time.sleep(0.1)
+        return row
+
+    jobs_of(monkeypatch, one=slow, two=slow)
+    content = run("training", tmp_path, minutes=0.05 / 60)
+    assert not content["fine"]
+    assert set(content["rows"]) == {"one"}
+    assert content["stopped"].endswith("before two")
+    jobs_of(monkeypatch, two=slow)
+    assert set(run("training", tmp_path)["rows"]) == {"one", "two"}
+
+
+def test_a_contestant_that_breaks_the_device_ends_the_part(tmp_path, monkeypatch, capsys):
+    def break_it() -> Any:
+        raise clock.Dead("kernels", "illegal address")
+
+    jobs_of(monkeypatch, one=break_it)
+    content = run("training", tmp_path)
+    assert content["dead"] == "kernels"
+    assert content["broke"] == ["the device answers no more after kernels: illegal address"]
+
+
+def test_and_it_is_run_again_without_it(tmp_path, monkeypatch, capsys):
+    seen: list[tuple[str, list[str], list[str]]] = []
+
+    def process(part: str, flags: Any, broken: Any, limit: float) -> bool:
+        seen.append((part, list(flags), sorted(broken)))
+        return len(seen) > 1
+
+    monkeypatch.setattr(command, "_process", process)
+    monkeypatch.setattr(command, "_dead", lambda path, part: "kernels + 1")
+    assert not command.several(["training", "numpy"], ["--small"], tmp_path / "a.json", 1.0)
+    assert seen == [
+        ("training", ["--small"], []),
+        ("training", ["--small", "--resume"], ["kernels"]),
+        ("numpy", ["--small"], ["kernels"]),
+    ]
+
+
+def test_a_process_that_hangs_is_killed(monkeypatch, capsys):
+    monkeypatch.setattr(command, "GRACE", 0.2)
+    monkeypatch.setattr(sys, "executable", "/bin/sleep")
+
+    def run_it(words: list[str], timeout: float, **_: Any) -> Any:
+        raise subprocess.TimeoutExpired(words, timeout)
+
+    monkeypatch.setattr(subprocess, "run", run_it)
+    assert not command._process("training", [], (), 0.1)
+    assert "killed after" in capsys.readouterr().out
+
+
+def test_records_are_joined(tmp_path):
+    about = {"gpu": "NVIDIA X", "cpu": "a CPU", "threads": 1, "libraries": {"numpy": "2"}}
+    about |= {"environment": {}}
+    paths = []
+    for name, row in (("a", {"on trial": {}}), ("b", {"failed row": "x"})):
+        paths.append(tmp_path / f"{name}.json")
+        content = {"rows": {name: row, "both": {"failed row": name}}}
+        paths[-1].write_text(json.dumps({"machine": about, "parts": {"kernels": content}}))
+    path = command.join(paths, tmp_path / "out")
+    assert path.name == "nvidia-x"
+    rows = json.loads(Path(f"{path}.json").read_text())["parts"]["kernels"]["rows"]
+    assert rows == {"a": {"on trial": {}}, "both": {"failed row": "b"}, "b": {"failed row": "x"}}
+    other = {"machine": {**about, "gpu": ""}, "parts": {}}
+    paths[1].write_text(json.dumps(other))
+    with pytest.raises(SystemExit, match=r"b\.json is of another machine: a CPU"):
+        command.join(paths, tmp_path)
+
+
+def test_rows_of_another_program_do_not_keep_new_ones_from_being_written():
+    assert "cannot be told (KeyError" in command._table("convolution", {"a": {"dtype": "x"}})
+
+
+# A race.
+
+
+def racer(value: float, call: Any = lambda: None) -> Any:
+    return lambda: race.Racer(call, lambda: (np.asarray([value, 1.0]),))
+
+
+def raced(**makers: Any) -> dict[str, Any]:
+    return race.race(makers, TOLD, lambda label: 1e-3, {"absent": "not there"})
+
+
+def test_a_contestant_out_of_memory_leaves_the_others():
+    def full() -> Any:
+        raise MemoryError("6 GB")
+
+    row = raced(a=racer(1.0), b=full, c=racer(1.0, full), d=racer(1.0))
+    assert set(row["seconds"]) == set(row["calls"]) == set(row["spread"]) == {"a", "d"}
+    assert row["failed"] == {"b": "out of memory", "c": "out of memory"}
+    assert row["left out"] == {"absent": "not there"}
+
+
+def test_who_differs_is_named_and_not_timed():
+    row = raced(a=racer(1.0), b=racer(1.1), c=racer(np.nan), d=racer(1.0001))
+    assert set(row["seconds"]) == {"a", "d"}
+    assert row["failed"] == {
+        "b": "differs from a by 1.0e-01",
+        "c": "differs from a by nan",
+    }
+    assert json.loads(json.dumps(row["differences"]))["c"] == "nan"
+
+
+def test_a_device_that_answers_no_more_is_noticed(monkeypatch):
+    def broken(place: Place) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    def fail() -> Any:
+        raise RuntimeError("launch failed")
+
+    monkeypatch.setattr(Place, "answers", broken)
+    with pytest.raises(clock.Dead, match="no more after b: RuntimeError: launch failed; Runtime"):
+        raced(a=racer(1.0), b=fail)
+
+
+def test_turns_alternate_between_two_waits(monkeypatch):
+    seen: list[str] = []
+    monkeypatch.setattr(Place, "synchronize", lambda place: seen.append("|"))
+    calls = {name: lambda name=name: seen.append(name) for name in "ab"}
+    timed = clock.interleaved(calls, Place(), rounds=2, turn=0.0)
+    assert "".join(seen) == "a|a|" + "b|b|" + "a|a|b|b|" + "b|b|a|a|"
+    assert set(timed.seconds) == {"a", "b"}
+
+
+def test_short_calls_share_a_turn(monkeypatch):
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: 0.001 * next(ticks))
+    timed = clock.interleaved({"a": lambda: None}, Place(), rounds=1, turn=0.05)
+    assert timed.calls == {"a": 50}
+    assert timed.seconds["a"] == pytest.approx(0.001 / 50)
+
+
+# Who takes part.
+
+
+def test_what_is_on_trial_takes_part_and_what_is_lacking_is_named(monkeypatch):
+    found, left_out = contestants.ours(TOLD)
+    assert list(found) == ["devconv", "written once"]
+    assert left_out["kernels"] == "no route of kernels is on trial for numpy arrays"
+    monkeypatch.setitem(_fast.TRIALS, "kernels", {("take", "numpy"): _fast.numpy.take})
+    found, left_out = contestants.ours(TOLD)
+    assert list(found) == ["devconv", "written once", "kernels"]
+    assert "cudnn" in left_out["kernels + cudnn"]
+    monkeypatch.setitem(_fast.TRIALS, "cudnn", {("correlate", "numpy"): lambda *given: None})
+    monkeypatch.setattr(contestants.presence, "find", lambda: None)
+    found, left_out = contestants.ours(TOLD, traded=True)
+    assert list(found)[2:] == ["kernels", "cudnn", "kernels + cudnn", "cudnn fast"]
+    found, left_out = contestants.ours(replace(TOLD, without=("kernels",)))
+    assert list(found)[2:] == ["cudnn"]
+    assert left_out["kernels + cudnn"] == "asked to be left out"
+
+
+def test_a_missing_cudnn_is_named(monkeypatch):
+    monkeypatch.setitem(_fast.TRIALS, "cudnn", {("correlate", "numpy"): lambda *given: None})
+
+    def missing() -> Any:
+        raise contestants.Unusable("cuDNN's front end is not installed", "pip", "missing")
+
+    monkeypatch.setattr(contestants.presence, "find", missing)
+    assert contestants.ours(TOLD)[1]["cudnn"] == "cuDNN's front end is not installed"
+
+
+def test_a_route_that_gives_up_is_heard_each_time():
+    for _ in range(2):
+        with contestants.overheard() as said:
+            contestants.presence.say("reason", "no plan", "leave it out")
+        assert len(said) == 1
+        assert said[0].startswith("no plan")
+
+
+# Routes on trial.
+
+
+@pytest.fixture
+def _trial(monkeypatch):
+    """A route that computes, one that is wrong, and one that nothing reaches."""
+    routes = {
+        ("columns", "numpy"): _fast.numpy.columns,
+        ("moments", "numpy"): lambda *given: None,
+        ("nowhere", "numpy"): lambda *given: None,
+    }
+    monkeypatch.setitem(_fast.TRIALS, "kernels", routes)
+    few = ("conv 3×3", "relu")
+    monkeypatch.setattr(trials, "OPERATIONS", {name: OPERATIONS[name] for name in few})
+
+
+@pytest.mark.usefixtures("_trial")
+def test_each_route_on_trial_is_compared_and_timed(tmp_path, monkeypatch):
+    before = dict(_fast.TRIALS["kernels"])
+    with _fast.numba(False):
+        rows = run("kernels", tmp_path)["rows"]
+    assert _fast.TRIALS["kernels"] == before
+    assert rows["on trial"]["on trial"]["kernels"] == ["columns", "moments", "nowhere"]
+    row = rows["kernels, float32: conv 3×3"]
+    assert row["reached"] == ["columns"]
+    assert row["differences"] == {"columns": 0.0, trials.ALL: 0.0}
+    assert rows["kernels, float32: relu"]["seconds"] == {}
+    text = trials.table(rows)
+    assert "- kernels: nowhere is reached by no operation here" in text
+    assert "| kernels: columns | conv 3×3 | float32 | 0.0e+00 |" in text
+
+
+@pytest.mark.usefixtures("_trial")
+def test_a_wrong_route_is_found(monkeypatch):
+    def wrong(*given: Any) -> Any:
+        return np.float32(1.01) * _fast.numpy.columns(*given)
+
+    monkeypatch.setitem(_fast.TRIALS, "kernels", {("columns", "numpy"): wrong})
+    with _fast.numba(False):
+        row = trials.row("kernels", "conv 3×3", "float32", TOLD)
+    assert row["failed"]["columns"].startswith("differs from devconv")
+
+
+def test_a_route_that_declines_is_not_reached(monkeypatch):
+    routes = {("a", "numpy"): lambda: None, ("b", "numpy"): lambda: 1.0}
+    monkeypatch.setitem(_fast.TRIALS, "kernels", routes)
+    reached: set[str] = set()
+    with trials._traced("kernels", Place(), reached):
+        assert [route() for route in _fast.TRIALS["kernels"].values()] == [None, 1.0]
+    assert reached == {"b"}
+    assert _fast.TRIALS["kernels"] is routes
+
+
+@pytest.mark.parametrize("name", list(OPERATIONS))
+def test_every_operation_runs(name):
+    first, *others = OPERATIONS[name](Place(), "float32", True)()
+    again = OPERATIONS[name](Place(), "float32", True)()
+    assert others
+    for a, b in zip((first, *others), again, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.isfinite(a).all()
+
+
+def test_every_route_on_trial_is_asked_for(gpu, monkeypatch):
+    """By some operation, on the arrays that it is for."""
+    asked: set[tuple[str, str]] = set()
+
+    class Asked(dict[Any, Any]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            asked.add(key)
+            return None
+
+    wanted = [key for routes in _fast.TRIALS.values() for key in routes if key[1] == "cupy"]
+    monkeypatch.setattr(_fast, "TRIALS", dict.fromkeys(_fast.TRIALS, Asked()))
+    for make in OPERATIONS.values():
+        with _fast.trial("kernels", "cudnn"):
+            make(gpu, "float32", True)()
+    assert set(wanted) <= asked
+
+
+# Shapes and targets.
+
+
+def test_the_shapes_are_those_of_resnet50():
+    counts = resnet50()
+    assert (len(counts), sum(counts.values())) == (23, 53)
+    kernels = Counter()
+    for shape, times in counts.items():
+        kernels[(shape.o, shape.c, *shape.kernel)] += times
+    state = dc.models.resnet50().build(seed=0).state_dict()
+    assert kernels == Counter(tuple(a.shape) for a in state.values() if a.ndim == 4)
+    products = sum(
+        times * s.o * s.c * np.prod(s.kernel) * np.prod(s.out) for s, times in counts.items()
+    )
+    assert products == pytest.approx(4.087e9, rel=1e-3)
+
+
+def filled(ratio: float) -> dict[str, Any]:
+    """Parts in which PyTorch takes ``ratio`` times as long, and as much memory, as devconv."""
+    seconds = {"devconv": 1.0, "cudnn": 1.0, "PyTorch": ratio, "NumPy": ratio}
+    convolutions = {str(n): {"dtype": "float32", "seconds": seconds} for n in range(23)}
+    step = {"network": "ResNet-18", "dtype": "float32", "seconds": seconds}
+    peaks = {
+        name: {"contestant": name, "dtype": "float32", "arrays": each, "pool": each}
+        for name, each in seconds.items()
+    }
+    return {
+        "convolution": {"rows": convolutions},
+        "training": {"rows": {"step": step, "lost": {"failed row": "x"}}},
+        "memory": {"rows": peaks},
+        "numpy": {"rows": {"numpy": {"threads": 16, "seconds": seconds}}},
+    }
+
+
+SPEED, SIZE = ("convolutions of ResNet-50", "PyTorch / devconv, step"), "peak memory"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words", "verdicts"),
+    [
+        *((0.96, words, ("met", "met")) for words in (*SPEED, SIZE)),
+        *((0.8, words, ("met", "missed")) for words in (*SPEED, SIZE)),
+        *((0.4, words, ("missed", "missed")) for words in (*SPEED, SIZE)),
+        (19.9, "NumPy / devconv", ("missed", "")),
+        (20.0, "NumPy / devconv", ("met", "")),
+    ],
+)
+def test_targets_are_judged(ratio, words, verdicts):
+    rows = targets.summary(filled(ratio))
+    assert_well_formed(targets.table(rows))
+    judged = [row for row in rows if words in row["what"] and row["found"]]
+    assert judged
+    for row in judged:
+        assert (row["verdicts"]["devconv"], row["verdicts"]["cudnn"]) == verdicts, row
+
+
+def test_a_mean_over_some_of_the_shapes_says_so(monkeypatch):
+    monkeypatch.setattr(targets, "shapes", lambda small: resnet50())
+    parts = filled(1.0)
+    del parts["convolution"]["rows"]["0"]
+    (row, *_) = targets.summary(parts)
+    assert row["remark"] == "of 23 shapes: devconv 22, cudnn 22"
+
+
+# Memory, and CuPy's double.
+
+
+def test_bytes_of_arrays_are_counted():
+    arrays = memory.counter(object)
+    for pmem, size in ((1, 512), (2, 1024)):
+        arrays.malloc_postprocess(device_id=0, size=5, mem_size=size, mem_ptr=9, pmem_id=pmem)
+    arrays.malloc_postprocess(device_id=0, size=5, mem_size=7, mem_ptr=0, pmem_id=0)  # it failed
+    arrays.free_postprocess(device_id=0, mem_size=512, mem_ptr=9, pmem_id=1)
+    arrays.free_postprocess(device_id=0, mem_size=99, mem_ptr=9, pmem_id=77)  # older than the hook
+    arrays.malloc_postprocess(device_id=0, size=5, mem_size=256, mem_ptr=9, pmem_id=3)
+    assert (arrays.now, arrays.most, arrays.total) == (1280, 1536, 1792)
+
+
+class Hook:
+    """CuPy's base of hooks, as far as a hook of ours sees it."""
+
+    def __enter__(self) -> Any:
+        self.malloc_postprocess(device_id=0, size=1, mem_size=64, mem_ptr=1, pmem_id=1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def gpu(monkeypatch) -> Iterator[Place]:
+    """CuPy's double as the GPU, with the pool and the memory that it lacks; PyTorch sees none."""
+    with double.installed(), double.watch.allowed():
+        library = sys.modules["cupy"]
+        pool = SimpleNamespace(total_bytes=lambda: 4096, free_all_blocks=lambda: None)
+        monkeypatch.setattr(library, "get_default_memory_pool", lambda: pool, raising=False)
+        monkeypatch.setattr(library.cuda, "MemoryHook", Hook, raising=False)
+        for name, answer in (("memGetInfo", (10, 100)), ("runtimeGetVersion", 13000)):
+            monkeypatch.setattr(
+                library.cuda.runtime, name, lambda answer=answer: answer, raising=False
+            )
+        monkeypatch.setattr(benchmarks.place.Place, "has_torch", False)
+        yield Place("cuda")
+
+
+def on(place: Place) -> Told:
+    return replace(TOLD, place=place, without=("kernels", "cudnn"))
+
+
+@pytest.mark.parametrize("part", ["convolution", "training", "numpy", "kernels"])
+def test_a_part_on_the_double(part, tmp_path, gpu):
+    content = run(part, tmp_path, on(gpu))
+    assert content["fine"], content
+    (path,) = tmp_path.glob("*.json")
+    assert path.stem == "a-double"
+    assert json.loads(path.read_text())["machine"]["device"]["memory, GB"] == 0.0
+
+
+def test_routes_on_trial_that_fail_on_the_double_are_named(tmp_path, gpu, monkeypatch):
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("no such kernel")
+
+    routes = {("take", "cupy"): broken}
+    monkeypatch.setitem(_fast.TRIALS, "kernels", routes)
+    monkeypatch.setattr(trials, "OPERATIONS", {"conv 3×3": OPERATIONS["conv 3×3"]})
+    told = replace(on(gpu), without=("cudnn",))
+    row = run("kernels", tmp_path, told)["rows"]["kernels, float32: conv 3×3"]
+    assert row["failed"] == {"kernels": "RuntimeError: no such kernel"}
+    row = run("training", tmp_path, told)["rows"]["LeNet-5, float32"]
+    assert {"devconv", "written once"} <= set(row["seconds"])
+
+
+def test_memory_on_the_double(gpu):
+    found = memory.peak("devconv", "float32", "cuda", True, 1)
+    assert found == {"arrays": 64.0, "pool": 4096.0, "driver": 0.0}
+
+
+def test_memory_of_pytorch_is_read_alike():
+    cuda = SimpleNamespace(
+        mem_get_info=lambda: (10, 100),
+        max_memory_allocated=lambda: 5,
+        max_memory_reserved=lambda: 8,
+        empty_cache=lambda: None,
+        reset_peak_memory_stats=lambda: None,
+    )
+    read = memory._of_torch(SimpleNamespace(cuda=cuda))
+    assert read() == {"arrays": 5.0, "pool": 8.0, "driver": 0.0}
+
+
+BEYOND_THE_DOUBLE = ("bfloat16", "sliding_window_view", "scatter_add", "a stream", "PyTorch's")
+"""Facts about what the double does not have."""
+
+
+@pytest.mark.parametrize("about", list(facts.FACTS))
+def test_facts_on_the_double(about, gpu, monkeypatch):
+    if any(words in about for words in BEYOND_THE_DOUBLE):
+        pytest.skip("the double does not have it")
+    monkeypatch.setattr(Lab, "size", lambda lab, n: max(4, n // 256))
+    assert facts.row(about, on(gpu))["verdict"] in ("holds", "DOES NOT HOLD", "measured")
+
+
+def test_a_gpu_is_named_and_makes_room(gpu, monkeypatch):
+    released: list[int] = []
+    monkeypatch.setattr(Place, "release", lambda place: released.append(1))
+    gpu.make_room()
+    assert released == [1]
+    gpu.answers()
+    assert machine.slug("NVIDIA H200 (x)") == "nvidia-h200-x"
