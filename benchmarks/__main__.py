@@ -9,7 +9,7 @@
 ``growth``        time per image at two sizes of batch
 ``threads``       one thread against several
 ``all``           all of these
-``gpu``           tests, parity and tables on a GPU, recorded under its name
+``gpu``           all there is to know about a GPU, part by part (see docs/gpu.md)
 ``picture``       the bar chart of the recorded convolutions
 ``accuracy``      how far from float64 each library is
 ================  ==========================================================================
@@ -18,7 +18,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,6 @@ from pathlib import Path
 from benchmarks import (
     accuracy,
     convolution,
-    gpu,
     growth,
     inference,
     machine,
@@ -38,6 +36,8 @@ from benchmarks import (
     timing,
     training,
 )
+from benchmarks.gpu import command as gpu
+from benchmarks.gpu.told import Told
 from benchmarks.networks import NETWORKS
 from benchmarks.options import Options, Table
 from benchmarks.place import DTYPES, Place
@@ -53,7 +53,7 @@ TABLES: dict[str, Table] = {
     "growth": growth,
     "threads": threads,
 }
-ON_A_GPU = (*gpu.TABLES, "growth")
+ON_A_GPU = ("convolution", "training", "inference", "growth")
 PICTURE = Path(__file__).parent.parent / "docs" / "speed.svg"
 
 
@@ -70,22 +70,27 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), help="some only")
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), help="some only")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES["cuda"], help="some only")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--rounds", type=int, help="how many count (10; of gpu 7)")
+    parser.add_argument("--threads", type=int, help="of the CPU (2; of gpu all)")
     parser.add_argument("--record", action="store_true", help="write what was measured")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for it")
-    parser.add_argument("--parts", nargs="+", choices=gpu.PARTS, help="of gpu: some only")
-    parser.add_argument("--tests", nargs="+", default=[], help="of gpu: what pytest runs")
+    parser.add_argument("--out", type=Path, help="the folder for it")
+    of_gpu = parser.add_argument_group("gpu")
+    of_gpu.add_argument("--parts", nargs="+", choices=gpu.PARTS, help="some only")
+    of_gpu.add_argument("--minutes", type=float, help="for each part, 0 without end")
+    of_gpu.add_argument("--without", nargs="+", default=[], help="contestants to leave out")
+    of_gpu.add_argument("--resume", action="store_true", help="keep the rows that are there")
+    of_gpu.add_argument("--small", action="store_true", help="tiny: a rehearsal")
+    of_gpu.add_argument("--tests", nargs="+", default=[], help="what pytest runs")
+    of_gpu.add_argument("--join", nargs="+", type=Path, help="records to make one of")
     return parser.parse_args(given)
 
 
 def options(given: argparse.Namespace) -> Options:
     """What the tables are told."""
-    kind = given.device or ("cuda" if given.what == "gpu" else "cpu")
     return Options(
-        place=Place(kind),
-        threads=given.threads,
-        rounds=given.rounds,
+        place=Place(given.device or "cpu"),
+        threads=given.threads or min(2, machine.cores()),
+        rounds=given.rounds or 10,
         shapes={name: SHAPES[name] for name in given.shapes or SHAPES},
         networks=tuple(given.networks or ()),
         dtypes=tuple(given.dtypes or ()),
@@ -123,6 +128,53 @@ def draw(out: Path) -> None:
     print(f"drawn from {found[0].name}: {PICTURE}")
 
 
+def told(given: argparse.Namespace) -> Told:
+    """What the parts of ``gpu`` are told."""
+    place = Place(given.device or "cuda")
+    return Told(
+        place=place,
+        small=given.small,
+        rounds=given.rounds or (1 if given.small else 7),
+        turn=0.0 if given.small else 0.05,
+        threads=given.threads or (machine.cores() if place.is_gpu else min(2, machine.cores())),
+        dtypes=tuple(given.dtypes or ()),
+        without=tuple(given.without),
+        tests=tuple(given.tests),
+    )
+
+
+def flags(given: argparse.Namespace, out: Path) -> list[str]:
+    """The command line of ``gpu`` anew, without parts, minutes and who is left out."""
+    found = ["--device", given.device or "cuda", "--out", str(out.resolve())]
+    for name in ("rounds", "threads"):
+        found += [f"--{name}", str(getattr(given, name))] if getattr(given, name) else []
+    for name in ("dtypes", "tests"):
+        found += [f"--{name}", *getattr(given, name)] if getattr(given, name) else []
+    for name in ("small", "resume"):
+        found += [f"--{name}"] if getattr(given, name) else []
+    return found
+
+
+def on_a_gpu(given: argparse.Namespace) -> bool:
+    """The command ``gpu``: one part in this process, several in one each."""
+    if given.join:
+        print(f"recorded in {gpu.join(given.join, given.out or RESULTS)}.json and .md")
+        return True
+    what = told(given)
+    if what.place.missing:
+        raise SystemExit(what.place.missing)
+    out = gpu.folder(given.out, what)
+    parts = given.parts or list(gpu.PARTS)
+    path = out / f"{machine.label(what.place)}.json"
+    if len(parts) == 1:
+        switches.limit(what.threads)
+        return gpu.one(parts[0], what, out, minutes=given.minutes, resume=given.resume)
+    fine = gpu.several(parts, flags(given, out), path, given.minutes, given.without)
+    print(path.with_suffix(".md").read_text() if path.exists() else "nothing was recorded")
+    print(f"recorded in {path} and .md")
+    return fine
+
+
 def main(given: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     said = arguments(sys.argv[1:] if given is None else given)
@@ -130,20 +182,20 @@ def main(given: Sequence[str] | None = None) -> None:
         accuracy.main(["--record"] if said.record else [])
         return
     if said.what == "picture":
-        draw(said.out)
+        draw(said.out or RESULTS)
         return
-    told = options(said)
-    if told.place.missing:
-        raise SystemExit(told.place.missing)
-    if told.place.is_gpu and said.what not in ("gpu", *ON_A_GPU):
-        raise SystemExit(f"{said.what} is measured on the CPU; on a GPU: {', '.join(ON_A_GPU)}")
-    prepare(told)
     if said.what == "gpu":
-        if not gpu.run(told, said.out, said.parts or gpu.PARTS, said.tests):
+        if not on_a_gpu(said):
             raise SystemExit(1)
         return
+    how = options(said)
+    if how.place.missing:
+        raise SystemExit(how.place.missing)
+    if how.place.is_gpu and said.what not in ON_A_GPU:
+        raise SystemExit(f"{said.what} is measured on the CPU; on a GPU: {', '.join(ON_A_GPU)}")
+    prepare(how)
     names = list(TABLES) if said.what == "all" else [said.what]
-    measure(names, told, said.out if said.record else None)
+    measure(names, how, (said.out or RESULTS) if said.record else None)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,17 @@ from typing import Any
 MARK = "result: "
 
 
-def call(function: Callable[..., Any], **given: Any) -> Any:
+def call(function: Callable[..., Any], limit: float | None = None, **given: Any) -> Any:
     """``function(**given)`` of a module of this package, in a fresh process.
 
     Args:
         function: by name in its module.
+        limit: seconds it may take, where there is a limit.
         given: what JSON can carry; so with the result.
 
     Raises:
         RuntimeError: with what the process wrote, when it failed.
+        TimeoutExpired: it took longer.
     """
     done = subprocess.run(
         [
@@ -35,6 +37,7 @@ def call(function: Callable[..., Any], **given: Any) -> Any:
         text=True,
         cwd=Path(__file__).parent.parent,
         check=False,
+        timeout=limit,
     )
     if done.returncode:
         raise RuntimeError(f"{function.__module__}:{function.__name__} failed: {done.stderr}")

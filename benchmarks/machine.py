@@ -15,13 +15,14 @@ import threadpoolctl
 from benchmarks.place import Place
 
 LIBRARIES = ("numpy", "numba", "torch", "jax", "cupy-cuda12x", "cupy-cuda13x", "mygrad")
-SETTINGS = "OPENBLAS_|OMP_|MKL_|NUMBA_|CUPY_|DEVCONV_|XLA_|TORCH_"
+OF_A_GPU = ("ml_dtypes", "nvidia-cudnn-frontend", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
+SETTINGS = "OPENBLAS_|OMP_|MKL_|NUMBA_|CUPY_|DEVCONV_|XLA_|TORCH_|NVIDIA_TF32"
 
 
 def describe(threads: int, place: Place) -> dict[str, Any]:
     """The machine, the libraries and the settings that move the numbers."""
     versions = {}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *(OF_A_GPU if place.is_gpu else ())):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -34,6 +35,7 @@ def describe(threads: int, place: Place) -> dict[str, Any]:
     return {
         "cpu": cpu(),
         "gpu": place.name,
+        "device": place.details(),
         "cores": cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
@@ -65,5 +67,10 @@ def cores() -> int:
 
 def label(place: Place) -> str:
     """A file name for this machine: ``amd-epyc-2-cores``, or its GPU's name."""
-    words = re.sub(r"[^a-z0-9]+", "-", (place.name or cpu()).lower()).strip("-")
+    words = slug(place.name or cpu())
     return words if place.is_gpu else f"{words}-{cores()}-cores"
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -25,10 +25,20 @@ class Contestant:
 def devconv(
     shape: Shape, place: Place, dtype: str = "float32", switch: Switch = as_it_is
 ) -> Contestant:
-    """The library, its arrays in the memory order in which its layers hand them on."""
+    """The library, with arrays of its own."""
+    return on(shape, placed(shape, place, dtype), switch)
+
+
+def placed(shape: Shape, place: Place, dtype: str = "float32") -> tuple[Any, Any, Any]:
+    """``x``, ``weight`` and ``dy``, images in the memory order in which layers hand them on."""
     x, weight, dy = arrays(shape)
     x, dy = (place.ours(channels_last(each), dtype) for each in (x, dy))
-    weight = place.ours(weight, dtype)
+    return x, place.ours(weight, dtype), dy
+
+
+def on(shape: Shape, given: tuple[Any, Any, Any], switch: Switch = as_it_is) -> Contestant:
+    """The library on arrays that are there."""
+    x, weight, dy = given
 
     def forward() -> tuple[Any, ...]:
         with switch():

@@ -73,6 +73,21 @@ class Place:
             if self.has_torch:
                 _torch().cuda.empty_cache()
 
+    def make_room(self) -> None:
+        """Release where more than half of the memory is in use: another's turn is next."""
+        if self.is_gpu:
+            free, total = importlib.import_module("cupy").cuda.runtime.memGetInfo()
+            if free < total / 2:
+                self.release()
+
+    def answers(self) -> None:
+        """Compute something, which raises where an earlier call has broken the device."""
+        if self.is_gpu:
+            self.synchronize()
+            xp = dc.device(self.kind).xp
+            if int(xp.sum(xp.arange(4))) != 6:
+                raise RuntimeError("0 + 1 + 2 + 3 is not 6 there any more")
+
     def prepare(self) -> None:
         """Let PyTorch choose its quickest convolution, in float32 without TF32."""
         if self.is_gpu and self.has_torch:
@@ -87,6 +102,19 @@ class Place:
             return ""
         name = importlib.import_module("cupy").cuda.runtime.getDeviceProperties(0)["name"]
         return str(name.decode() if isinstance(name, bytes) else name)
+
+    def details(self) -> dict[str, Any]:
+        """The GPU's memory and the versions of what drives it, as far as they are told."""
+        if not self.is_gpu:
+            return {}
+        runtime = importlib.import_module("cupy").cuda.runtime
+        found = {"driver": runtime.driverGetVersion(), "runtime": runtime.runtimeGetVersion()}
+        found["memory, GB"] = round(runtime.memGetInfo()[1] / 1e9, 1)
+        if self.has_torch:
+            torch = _torch()
+            found["PyTorch's CUDA"] = torch.version.cuda
+            found["PyTorch's cuDNN"] = torch.backends.cudnn.version()
+        return found
 
 
 def _torch() -> Any:

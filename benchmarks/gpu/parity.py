@@ -1,0 +1,67 @@
+"""LeNet-5 and a small image through ResNet-18, layer by layer, beside float64 on NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import devconv as dc
+from benchmarks.gpu import contestants
+from benchmarks.gpu.tables import absent, complete, joined
+from benchmarks.gpu.told import Jobs, Told
+from benchmarks.report import Row
+from benchmarks.switches import Switch
+
+MINUTES = 2.0
+
+
+def jobs(told: Told) -> Jobs:
+    """A row for each network: for all devices, and with each set of routes on trial."""
+    switches, _ = contestants.ours(told)
+    switches.pop("written once")
+    return {
+        f"{name}, {label}": partial(row, name, label, switch, told)
+        for name in ("LeNet-5", *(["ResNet-18"] if told.place.is_gpu else []))
+        for label, switch in switches.items()
+    }
+
+
+def row(name: str, label: str, switch: Switch, told: Told) -> Row:
+    """One network on the device's own arrays and on PyTorch's; on trial, its own alone."""
+    kind = told.place.kind
+    plain = label == "devconv" and told.place.has_torch
+    specs = [kind, f"torch:{kind}"] if plain else [kind]
+    small = name == "LeNet-5"
+    model = dc.models.lenet5() if small else dc.models.resnet18(10)
+    shape = (1, 32, 32) if small else (3, 32, 32)
+    x = np.random.default_rng(0).standard_normal((8, *shape))
+    model.build(seed=0)
+    with switch():
+        report = dc.testing.parity(model, x, np.arange(8), devices=specs, differences=small)
+    return {
+        "ok": report.ok,
+        "report": str(report),
+        "rows": [_plain(asdict(each)) for each in report.rows],
+    }
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON takes it, which has no infinity."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+
+
+def table(rows: Mapping[str, Row]) -> str:
+    """The reports; of those with nothing to complain of the first lines."""
+    reports = []
+    for name, row in complete(rows).items():
+        report = row["report"].partition("\n\n")[0] if row["ok"] else row["report"]
+        reports.append(f"{name}:\n\n```\n{report}\n```")
+    return joined(*reports, absent(rows))

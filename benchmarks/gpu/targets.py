@@ -1,0 +1,165 @@
+"""What is aimed at on a GPU, and what was found: met, missed, or not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.gpu.convolution import shapes
+from benchmarks.gpu.memory import FIGURES
+from benchmarks.gpu.numpy import NUMPY
+from benchmarks.gpu.tables import complete
+from benchmarks.report import OURS, Row, geometric_mean, markdown
+
+CONTESTANTS = (OURS, "written once", "kernels", "cudnn", "kernels + cudnn")
+PEERS = ("PyTorch", "PyTorch channels-last")
+Parts = Mapping[str, Any]
+Found = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure for each contestant, and what is wanted of it.
+
+    Attributes:
+        what: the figure, in words.
+        plain: what is wanted of contestants without cuDNN.
+        cudnn: what is wanted of those with it; ``None``: nothing.
+        figures: each contestant's figure, from the parts; and a remark.
+        most: whether the figure is to be at most so much, instead of at least.
+    """
+
+    what: str
+    plain: float
+    cudnn: float | None
+    figures: Callable[[Parts], tuple[Found, str]]
+    most: bool = False
+
+    def verdict(self, label: str, figure: float) -> str:
+        """``"met"`` or ``"missed"``; empty where nothing is wanted."""
+        wanted = self.cudnn if "cudnn" in label else self.plain
+        if wanted is None:
+            return ""
+        return "met" if (figure <= wanted if self.most else figure >= wanted) else "missed"
+
+
+def _rows(parts: Parts, part: str, **wanted: str) -> list[Row]:
+    rows = complete(parts.get(part, {}).get("rows", {})).values()
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def convolutions(dtype: str, peer: str) -> Callable[[Parts], tuple[Found, str]]:
+    """The geometric mean of the peer's seconds over each contestant's."""
+
+    def figures(parts: Parts) -> tuple[Found, str]:
+        rows = [row["seconds"] for row in _rows(parts, "convolution", dtype=dtype)]
+        found, short = {}, []
+        for label in CONTESTANTS:
+            ratios = [row[peer] / row[label] for row in rows if peer in row and label in row]
+            if ratios:
+                found[label] = geometric_mean(ratios)
+                if len(ratios) < len(shapes(small=False)):
+                    short.append(f"{label} {len(ratios)}")
+        few = f"of {len(shapes(small=False))} shapes: {', '.join(short)}" if short else ""
+        return found, few
+
+    return figures
+
+
+def step(network: str, dtype: str, peer: str) -> Callable[[Parts], tuple[Found, str]]:
+    """The peer's seconds over each contestant's."""
+
+    def figures(parts: Parts) -> tuple[Found, str]:
+        for row in _rows(parts, "training", network=network, dtype=dtype):
+            return _over(row["seconds"], peer), ""
+        return {}, ""
+
+    return figures
+
+
+def memory(figure: str, dtype: str, peer: str) -> Callable[[Parts], tuple[Found, str]]:
+    """Each contestant's bytes over the peer's."""
+
+    def figures(parts: Parts) -> tuple[Found, str]:
+        rows = _rows(parts, "memory", dtype=dtype)
+        bytes_of = {row["contestant"]: row[figure] for row in rows}
+        if not bytes_of.get(peer):
+            return {}, ""
+        return {
+            label: bytes_of[label] / bytes_of[peer] for label in CONTESTANTS if label in bytes_of
+        }, ""
+
+    return figures
+
+
+def beside_numpy(parts: Parts) -> tuple[Found, str]:
+    """NumPy's seconds over each contestant's."""
+    for row in _rows(parts, "numpy"):
+        return _over(row["seconds"], NUMPY), f"NumPy with {row['threads']} threads"
+    return {}, ""
+
+
+def _over(seconds: Mapping[str, float], peer: str) -> Found:
+    have = [label for label in CONTESTANTS if label in seconds and peer in seconds]
+    return {label: seconds[peer] / seconds[label] for label in have}
+
+
+def targets() -> list[Target]:
+    """All of them, PyTorch's default memory format first."""
+    found = []
+    for peer in PEERS:
+        for dtype, plain, cudnn in (
+            ("float32", 0.7, 0.95),
+            ("float16", 0.3, 0.9),
+            ("bfloat16", 0.3, 0.9),
+        ):
+            what = f"{peer} / devconv, convolutions of ResNet-50, {dtype}"
+            found.append(Target(what, plain, cudnn, convolutions(dtype, peer)))
+        for network, dtype, plain, cudnn in (
+            ("ResNet-18", "float32", 0.5, 0.9),
+            ("ResNet-18", "float16", 0.3, 0.85),
+            ("LeNet-5", "float32", 0.7, 0.7),
+        ):
+            what = f"{peer} / devconv, step of {network}, {dtype}"
+            found.append(Target(what, plain, cudnn, step(network, dtype, peer)))
+        for figure, said in list(FIGURES.items())[:2]:
+            what = f"devconv / {peer}, peak memory of ResNet-18, float32, {said}"
+            found.append(Target(what, 1.5, 1.2, memory(figure, "float32", peer), most=True))
+    found.append(Target("NumPy / devconv, step of ResNet-18, float32", 20.0, None, beside_numpy))
+    return found
+
+
+def summary(parts: Parts) -> list[Row]:
+    """A row for each target."""
+    rows = []
+    for target in targets():
+        found, remark = target.figures(parts)
+        rows.append(
+            {
+                "what": target.what,
+                "sense": "at most" if target.most else "at least",
+                "wanted": {"plain": target.plain, "cudnn": target.cudnn},
+                "found": found,
+                "verdicts": {label: target.verdict(label, each) for label, each in found.items()},
+                "remark": remark,
+            }
+        )
+    return rows
+
+
+def table(rows: list[Row], *, judged: bool = True) -> str:
+    """What was found, target by target; with a verdict where it is of a GPU."""
+    lines = []
+    for row in rows:
+        plain, cudnn = row["wanted"]["plain"], row["wanted"]["cudnn"]
+        wanted = f"{'≤' if row['sense'] == 'at most' else '≥'} {plain:g}"
+        wanted += "" if cudnn in (None, plain) else f"; cudnn {cudnn:g}"
+        cells = [
+            f"{row['found'][label]:.2f} {row['verdicts'][label] if judged else ''}".strip()
+            if label in row["found"]
+            else "–"
+            for label in CONTESTANTS
+        ]
+        lines.append([row["what"], wanted, *cells, row["remark"]])
+    return markdown(["", "wanted", *CONTESTANTS, ""], lines)
