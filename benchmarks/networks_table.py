@@ -14,6 +14,9 @@ from benchmarks.report import NOTE, OURS, Row, ratio_table
 TOLERANCE = {"float64": 1e-9, "float32": 2e-2, "float16": 0.1, "bfloat16": 0.3}
 """In float64 it is the same network; in float32 one ReLU that rounding turns moves a gradient."""
 
+LONGER = 5
+"""A network's steps follow each other for a while, so that a turn is not its first step alone."""
+
 Racers = Callable[[Network, Place, str, int | None], Mapping[str, Callable[[], Sequence[Any]]]]
 
 
@@ -28,7 +31,7 @@ def network_rows(options: Options, kind: str, racers: Racers) -> list[Row]:
             network = NETWORKS[name]
             calls = racers(network, options.place, dtype, options.images)
             apart = _check(name, calls, dtype)
-            timed = options.time(calls)
+            timed = options.time(calls, LONGER)
             images = options.images or network.images
             rows.append(
                 {

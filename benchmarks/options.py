@@ -44,10 +44,13 @@ class Options:
         """The dtypes to measure."""
         return self.dtypes or self.place.dtypes
 
-    def time(self, contestants: Mapping[str, Any]) -> timing.Timed:
-        """Time calls as these options say."""
+    def time(self, contestants: Mapping[str, Any], longer: int = 1) -> timing.Timed:
+        """Time calls as these options say, in turns so many times ``longer``."""
         return timing.interleaved(
-            contestants, rounds=self.rounds, turn=self.turn, finish=self.place.synchronize
+            contestants,
+            rounds=self.rounds,
+            turn=longer * self.turn,
+            finish=self.place.synchronize,
         )
 
 

@@ -198,3 +198,13 @@ def sums(zero, who, lo, hi, room, rows, channels, x, totals):
         for i in range(s * STRETCH, min((s + 1) * STRETCH, rows)):
             for c in range(channels):
                 totals[s, c] += x[i, c]
+
+
+@Task
+def add_up(zero, who, lo, hi, room, size, parts, sums):
+    """Numbers ``lo`` to ``hi`` of each part, ``size`` apart, added to those of the first."""
+    total = part(zero, sums, lo, hi)
+    for q in range(1, parts):
+        more = part(zero, sums, q * size + lo, q * size + hi)
+        for i in range(hi - lo):
+            total[i] += more[i]

@@ -13,7 +13,7 @@ import numpy as np
 
 from devconv._array import Array
 from devconv._check import Shape
-from devconv._fast.compiled import sweep
+from devconv._fast.compiled import passes, sweep
 from devconv._fast.compiled.bank import Bank, unpacked
 from devconv._fast.compiled.block import PRODUCT, ROWS, copy_bytes, multiply_block
 from devconv._fast.compiled.conv import units_of
@@ -80,11 +80,12 @@ def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, tile: int) -> 
         job.boxes, job.geometry, back.geometry, channels, outputs, x, x_strides, dy, dy_strides,
         sums, zeros, start, x.itemsize, room=room,
     )  # fmt: skip
-    total = sums.sum(axis=0) if parts > 1 else sums[0]
+    size = points * channels * outputs
+    share(passes.add_up, kind, size, sums.size if parts > 1 else 0, size, parts, sums)
     packed, width = np.empty(weight.size, kind), panel_width(x.itemsize)
     zeros, panels = np.zeros(width, kind), -(-outputs // width)
-    told = tile, channels, outputs, total, packed, zeros, x.itemsize
-    share(_kernels_back, kind, panels, total.size, *told)
+    told = tile, channels, outputs, sums, packed, zeros, x.itemsize
+    share(_kernels_back, kind, panels, size, *told)
     return unpacked(packed, 1, 1, TAPS**2, channels, outputs, np.empty(weight.shape, kind))
 
 
