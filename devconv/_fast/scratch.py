@@ -24,3 +24,15 @@ def scratch(size: int) -> np.ndarray:
     if kept is None or kept.size < size:
         kept = _own.memory = np.empty(size, dtype=np.uint8)
     return kept
+
+
+def borrowed(size: int) -> np.ndarray:
+    """At least so many bytes that are nobody else's until they are :func:`returned`."""
+    kept, _own.spare = getattr(_own, "spare", None), None
+    return kept if kept is not None and kept.size >= size else np.empty(size, dtype=np.uint8)
+
+
+def returned(memory: np.ndarray) -> None:
+    """Keep borrowed memory for this thread's next call."""
+    if memory.size <= KEPT:
+        _own.spare = memory

@@ -59,8 +59,8 @@ def conv(
             ``"winograd"``: kernels of 3 at stride 1 and dilation 1 in float32, as F(2, 3) or,
             under ``precision("fast")``, F(4, 3); ``"fft"``: through Fourier transforms, for
             long kernels; ``"auto"``: what was measured to be quickest, see
-            :func:`devconv.explain_conv`. Only ``"gemm"`` keeps infinities as they are and a NaN
-            to the windows that meet it.
+            :func:`devconv.explain_conv`. Only ``"gemm"`` keeps infinities of ``x`` as they are
+            and a NaN to the windows that meet it.
 
     Returns:
         ``y (N, C_out, *out)`` with ``out = floor((n + before + after -

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -142,6 +143,26 @@ def test_the_way_back_to_few_channels(
         digits = 1e-13 if dtype == "float64" else 1e-5
         equal(lambda a=a, b=b: conv_call(a, weight, b, case[-1]), digits=digits)
     assert taken or x.shape[1] * x.itemsize > block.VECTOR_BYTES // 2
+
+
+def misaligned(x: np.ndarray) -> np.ndarray:
+    memory = np.empty(x.nbytes + 1, np.uint8)
+    copy = np.frombuffer(memory[1:].data, x.dtype).reshape(x.shape)
+    copy[...] = x
+    assert not copy.flags.aligned
+    return copy
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_columns_that_are_multiplied_by_compiled_products(dtype: str) -> None:
+    """Where a convolution is not compiled and its product is: their memory is not the same."""
+    digits = 1e-12 if dtype == "float64" else 1e-5
+    case = (2, 8, (5, 5, 5, 5), 48, (2, 2, 2, 2), {})
+    x, weight, dy = conv_arrays(case, dtype)
+    equal(lambda: conv_call(x, weight, dy, {}), digits=digits)
+    case = (4, 16, (12, 12), 48, (3, 3), {"stride": 2})
+    x, weight, dy = conv_arrays(case, dtype)
+    equal(lambda: conv_call(misaligned(x), weight, dy, case[-1]), digits=digits)
 
 
 def test_the_routes_were_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,10 +590,15 @@ def test_little_work_stays_in_the_calling_thread(crew: Any) -> None:
 
 
 def test_while_the_workers_have_another_job_the_caller_does_it_all(crew: Any) -> None:
-    with crew.free:
-        counts, takers = tallied(100, 10 * threads.ALONE)
+    assert threads._seize(crew.board, 2**40)
+    assert not threads._seize(crew.board, 2**40 + 1)
+    counts, takers = tallied(100, 10 * threads.ALONE)
     assert (counts == 1).all()
     assert set(takers) == {0}
+    threads._leave(crew.board, 2**40 + 1)  # not its owner
+    assert not threads._seize(crew.board, 2**40 + 2)
+    threads._leave(crew.board, 2**40)
+    assert threads._seize(crew.board, 2**40 + 3)
 
 
 @pytest.mark.parametrize("posts", [True, False])
@@ -596,24 +622,62 @@ def test_an_interrupted_caller_leaves_when_nobody_writes_any_more(
     assert (tallied(100, 10 * threads.ALONE)[0] == 1).all()
 
 
-def test_an_interrupt_while_it_waits_comes_through_at_the_end(
+class Alarm(Exception):
+    pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+def test_a_signal_at_any_moment_leaves_nothing_behind(crew: Any) -> None:
+    """Its handler may raise whatever it likes; what stood on the board is done by then."""
+
+    def ring(*_: Any) -> None:
+        raise Alarm
+
+    tallied(
+        64, 10 * threads.ALONE
+    )  # a thread of Python's own that is interrupted as it starts dies
+    before = signal.signal(signal.SIGALRM, ring)
+    counts, takers = np.zeros(64, np.int64), np.zeros(64, np.int64)
+    kind, rung, rng = np.dtype("float32"), 0, np.random.default_rng(0)
+    try:
+        for _ in range(300):
+            counts[:] = 0
+            try:
+                signal.setitimer(signal.ITIMER_REAL, float(rng.uniform(1e-5, 3e-4)))
+                while True:
+                    threads.share(tally, kind, 64, 10 * threads.ALONE, counts, takers, 0)
+            except Alarm:
+                rung += 1
+            assert counts.min() == counts.max()  # whole jobs, however many
+            assert not native_look(crew.board + threads.OWNER)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert rung == 300
+    numbers_of_workers = [worker._who for worker in crew._workers]
+    assert len(numbers_of_workers) == len(set(numbers_of_workers))
+
+
+@native.compiled
+def native_look(address):
+    return look(address)
+
+
+def test_a_worker_whose_start_was_interrupted_keeps_its_number(
     crew: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finished, calls = threads._finished, []
+    start = threads._Worker.start
 
-    def interrupted(*args: Any) -> bool:
-        calls.append(args)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-        return bool(finished(*args))
+    def interrupted(self: Any) -> None:
+        start(self)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(threads, "_finished", interrupted)
-    counts = np.zeros(100, np.int64)
-    with pytest.raises(KeyboardInterrupt):
-        threads.share(
-            tally, np.dtype("float32"), 100, 10 * threads.ALONE, counts, np.zeros(100, np.int64), 0
-        )
-    assert (counts == 1).all()
+    with monkeypatch.context() as patch:
+        patch.setattr(threads._Worker, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tallied(100, 10 * threads.ALONE)
+    assert (tallied(100, 10 * threads.ALONE)[0] == 1).all()
+    assert [worker._who for worker in crew._workers] == [1, 2]
 
 
 @Task

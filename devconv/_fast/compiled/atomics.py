@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from llvmlite import ir
@@ -9,19 +10,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from devconv._fast.compiled.block import INT
+from devconv._fast.compiled.block import INT, SHORT
 
 
 @intrinsic
-def claim(typing, address, known):
-    """Whether the int64 at an address was the one known; then it is larger by one now."""
+def exchange(typing, address, known, new):
+    """Whether the int64 at an address was the one known; then it is the new one now."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         place = builder.inttoptr(args[0], ir.PointerType(INT))
-        more = builder.add(args[1], INT(1))
-        return builder.extract_value(builder.cmpxchg(place, args[1], more, "acq_rel", "acquire"), 1)
+        done = builder.cmpxchg(place, args[1], args[2], "acq_rel", "acquire")
+        return builder.extract_value(done, 1)
 
-    return types.boolean(types.int64, types.int64), generate
+    return types.boolean(types.int64, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -67,6 +68,19 @@ def pause(typing):
         kind = ir.FunctionType(ir.VoidType(), [])
         name = "llvm.x86.sse2.pause"
         builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def yield_core(typing):
+    """Let another thread have this core, if one waits for it."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        if os.name == "posix":
+            kind = ir.FunctionType(SHORT, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
         return context.get_dummy_value()
 
     return types.void(), generate

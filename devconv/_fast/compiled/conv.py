@@ -102,9 +102,9 @@ def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, groups: int) -
     in_place = _is_read_in_place(job, x)
     share(
         windows.kernel_cotangent, x.dtype, len(units), dy.size * taps * channels // PRODUCTS,
-        in_place, kind, units, job.boxes, job.geometry, job.along, x.shape[-1], groups, channels,
-        outputs, x, x_strides, dy, dy_strides, sums, zeros, x.itemsize,
-        room=0 if in_place else job.slab,
+        in_place, job.rows, kind, units, job.boxes, job.geometry, job.along, x.shape[-1], groups,
+        channels, outputs, x, x_strides, dy, dy_strides, sums, zeros, x.itemsize,
+        room=16 * job.rows + (0 if in_place else job.slab),
     )  # fmt: skip
     return unpacked(sums, parts, groups, taps, channels, outputs, dweight)
 

@@ -9,6 +9,7 @@ is first asked for, and kept on disk where there is room.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,7 @@ MOST = 24
 
 _HOW = {"error_model": "numpy", "boundscheck": False}
 
-_compiling = threading.Lock()
+_compiling = threading.RLock()
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -56,7 +57,8 @@ class Task:
         found = self._compiled.get(dtype)
         if found is None:
             with _compiling:
-                found = self._compiled[dtype] = self._compile(dtype)
+                found = self._compiled.get(dtype) or self._compile(dtype)
+                self._compiled[dtype] = found
         return int(found.address)
 
     def _compile(self, dtype: np.dtype) -> Any:
@@ -101,3 +103,13 @@ def call(typing, zero, entry, arity, who, lo, hi, room, arguments):
         return context.get_dummy_value()
 
     return types.void(zero, *[types.int64] * 7), generate
+
+
+def _start_anew() -> None:
+    """In a forked child, where whoever held the lock is not there to let it go."""
+    global _compiling
+    _compiling = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

@@ -39,6 +39,8 @@ IMAGES = 4
 """Threads share whole images, so there must be some of them."""
 SUM = 4
 """Products that take the time of one sum, which goes to memory and back."""
+ROOM = 2**20
+"""Bytes that a padded image may have, to stay in a cache of one core while it is put together."""
 WASTE = 1.5
 """How much more than with full vectors is still quicker than a walk; measured."""
 
@@ -53,6 +55,9 @@ def suits(dy: Array, weight: Array, w: Plan, groups: int) -> bool:
     """
     filters, channels = weight.shape[:2]
     if groups > 1 or len(dy) < IMAGES or channels * dy.itemsize > VECTOR_BYTES // 2:
+        return False
+    padded = (n + before + after for n, (before, after) in zip(w.size, w.padding, strict=True))
+    if math.prod(padded) * channels * dy.itemsize > ROOM:
         return False
     lanes, (*rows, last) = VECTOR_BYTES // dy.itemsize, w.kernel
     taps = math.prod(w.kernel)

@@ -174,6 +174,12 @@ class Job:
         """The most windows that a box has."""
         return int((self.boxes[:, 1::2] - self.boxes[:, ::2]).prod(axis=1).max())
 
+    @cached_property
+    def rows(self) -> int:
+        """The most rows of windows, along the axis that blocks follow, that a box has."""
+        sizes = np.delete(self.boxes[:, 1::2] - self.boxes[:, ::2], self.along, axis=1)
+        return int(sizes.prod(axis=1).max())
+
 
 @lru_cache(maxsize=1024)
 def planned(

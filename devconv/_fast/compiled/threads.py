@@ -10,9 +10,10 @@ takes as long as many an operation on small images.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
-import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,17 @@ import numpy as np
 import threadpoolctl
 
 from devconv._array import Array
-from devconv._fast.compiled.atomics import claim, count_one, look, pause, tell
+from devconv._fast.compiled.atomics import (
+    count_one,
+    exchange,
+    look,
+    pause,
+    tell,
+    yield_core,
+)
 from devconv._fast.compiled.memory import address
 from devconv._fast.compiled.native import Task, call, compiled, integers
-from devconv._fast.scratch import scratch
+from devconv._fast.scratch import borrowed, returned
 
 PRODUCTS = 16
 """Products that a thread adds up in the time in which it moves one number."""
@@ -35,11 +43,15 @@ _STRETCHES = 8
 _LOOKS = 15_000
 """How often a worker looks out for work before it sleeps: about a millisecond."""
 
+_PATIENCE = 1_000
+"""How often the caller looks whether all is done before it lets another thread have its core."""
+
 _LINE = 64
 """Bytes of memory that a processor's cores hand to each other at once."""
-WORD, DONE, JOB, NUMBER = 0, _LINE, 2 * _LINE, 2 * _LINE + 8
+WORD, DONE, OWNER, JOB, NUMBER = 0, _LINE, 2 * _LINE, 2 * _LINE + 8, 2 * _LINE + 16
 """What stands where on a board: the word, ``threads · 2⁴⁸ + stretches · 2²⁴ + claimed``; how many
-stretches are done; the address of the job, and its number among all jobs."""
+stretches are done; the call that has the board, or 0; the address of the job, and the number of the
+call that put it there."""
 PIECES, ENTRY, ARITY, ITEMSIZE, ROOM, EACH, TOLD = range(7)
 """The integers of a job: pieces, task, its arity, the size of a number, memory for the threads and
 how much for each; from the last place on the arguments."""
@@ -70,20 +82,21 @@ def share(
     told = [value if isinstance(value, int) else address(value) for value in arguments]
     assert len(told) + 1 == task.arity, task.function
     each, size = -(-room // _LINE) * _LINE, dtype.itemsize
-    threads = 1 if effort < ALONE else min(count(), pieces, 1 + effort // ALONE)
-    crew = _crew
-    is_shared = threads > 1 and crew.free.acquire(blocking=False)
+    wanted = 1 if effort < ALONE else min(count(), pieces, 1 + effort // ALONE)
+    board, crew, number = _crew.board, _crew, next(_numbers)
+    memory = borrowed(wanted * each)
     try:
-        threads = 1 + crew.hire(threads - 1) if is_shared else 1
-        memory = scratch(threads * each)
+        threads = 1 + crew.hire(wanted - 1) if wanted > 1 and _seize(board, number) else 1
         job = [pieces, task.entry(dtype), task.arity, size, address(memory), each, *told]
-        if is_shared:
-            crew.run(threads, min(pieces, _STRETCHES * threads, _MOST), np.array(job, np.int64))
+        if threads > 1:
+            stretches = min(pieces, _STRETCHES * threads, _MOST)
+            crew.run(number, threads, stretches, np.array(job, np.int64))
         else:
             _alone(np.array(job, np.int64))
     finally:
-        if is_shared:
-            crew.free.release()
+        if wanted > 1:
+            _leave(board, number)
+    returned(memory)
 
 
 @compiled
@@ -102,49 +115,33 @@ def _call(job, who, lo, hi):
 
 
 class _Crew:
-    """Workers before one board.
-
-    Attributes:
-        free: held by whoever has a job on the board.
-    """
+    """Workers before one board."""
 
     def __init__(self) -> None:
-        self.free = threading.Lock()
         self._memory = np.zeros(4 * _LINE, np.uint8)
         self.board = -(-self._memory.ctypes.data // _LINE) * _LINE
         self._workers: list[_Worker] = []
-        self._number = 0
 
     def hire(self, number: int) -> int:
         """See to it that so many workers are there, or as many as there can be."""
         while len(self._workers) < number:
             worker = _Worker(self, len(self._workers) + 1)
+            self._workers.append(worker)  # first: no other may have its number
             try:
                 worker.start()
             except RuntimeError:  # no more threads to be had: the others do it
+                self._workers.pop()
                 break
-            self._workers.append(worker)
         return min(number, len(self._workers))
 
-    def run(self, threads: int, stretches: int, job: Array) -> None:
+    def run(self, number: int, threads: int, stretches: int, job: Array) -> None:
         """Put a job on the board, take part in it, and wait until all of it is done."""
-        self._number += 1
-        word, interrupt = (threads << 2 * _BITS) | (stretches << _BITS), None
         try:
-            _post(self.board, job, self._number, word)
+            _post(self.board, job, number, (threads << 2 * _BITS) | (stretches << _BITS))
             for worker in self._workers[: threads - 1]:
-                if worker.is_asleep:
-                    worker.alarm.set()
-        finally:
-            while True:  # nobody may write on when the caller has gone
-                try:
-                    if _finished(self.board, self._number, stretches, _LOOKS):
-                        break
-                    time.sleep(1e-5)
-                except KeyboardInterrupt as error:
-                    interrupt = error
-        if interrupt is not None:
-            raise interrupt
+                worker.wake()
+        finally:  # whatever happened, nobody may write on when the caller has gone
+            _finish(self.board, number, stretches)
 
 
 class _Worker(threading.Thread):
@@ -154,17 +151,35 @@ class _Worker(threading.Thread):
         super().__init__(name="devconv", daemon=True)
         self._crew, self._who = crew, who  # the board is there as long as somebody looks at it
         self.is_asleep = False
-        self.alarm = threading.Event()
+        self._bed = threading.Lock()  # not an Event, which a signal's handler can leave locked
+        self._bed.acquire()
+
+    def wake(self) -> None:
+        """Have it look out for work, if it sleeps."""
+        if self.is_asleep:
+            with suppress(RuntimeError):  # somebody has just done so
+                self._bed.release()
 
     def run(self) -> None:
         """Work on jobs as they come; look out for the next one, then sleep."""
         while True:
             _work(self._crew.board, self._who, _LOOKS)
-            self.alarm.clear()
             self.is_asleep = True
             if not _work(self._crew.board, self._who, 1):
-                self.alarm.wait()
+                self._bed.acquire()
             self.is_asleep = False
+
+
+@compiled
+def _seize(board, number):
+    """Whether the board was free; then it is this call's."""
+    return exchange(board + OWNER, 0, number)
+
+
+@compiled
+def _leave(board, number):
+    """Free the board, if it is this call's."""
+    exchange(board + OWNER, number, 0)
 
 
 @compiled
@@ -186,7 +201,9 @@ def _work(board, who, looks):
         if claimed >= stretches or who >= word >> 2 * _BITS:
             left -= 1
             pause()
-        elif claim(board + WORD, word):  # from now on this job stays until its work is done
+        elif exchange(
+            board + WORD, word, word + 1
+        ):  # from now on this job stays until its work is done
             job = look(board + JOB)
             pieces = look(job + 8 * PIECES)
             lo, hi = claimed * pieces // stretches, (claimed + 1) * pieces // stretches
@@ -197,19 +214,21 @@ def _work(board, who, looks):
 
 
 @compiled
-def _finished(board, number, stretches, looks):
-    """Take part in a job until nothing is left to claim; whether all is done, in a moment.
+def _finish(board, number, stretches):
+    """Take part in a call's job, and wait until all of it is done.
 
-    A job that never came to stand on the board is done, too.
+    Without coming back to Python, where a signal's handler might raise. Nothing is to be waited
+    for if the job never came to stand on the board.
     """
     if look(board + NUMBER) != number:
-        return True
+        return
     _work(board, 0, 1)
-    for _ in range(looks):
-        if look(board + DONE) == stretches:
-            return True
+    looks = 0
+    while look(board + DONE) != stretches:
+        looks += 1
         pause()
-    return False
+        if looks % _PATIENCE == 0:
+            yield_core()
 
 
 def count() -> int:
@@ -237,6 +256,7 @@ def _cores() -> int:
 
 
 _crew = _Crew()
+_numbers = itertools.count(1)
 
 
 def _start_anew() -> None:

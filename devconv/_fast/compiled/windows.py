@@ -183,8 +183,8 @@ def correlate(
 
 @Task
 def kernel_cotangent(
-    zero, who, lo, hi, room, in_place, kind, units, boxes, geometry, along, pixel, groups,
-    channels, outputs, x, x_strides, dy, dy_strides, sums, zeros, itemsize,
+    zero, who, lo, hi, room, in_place, rows_most, kind, units, boxes, geometry, along, pixel,
+    groups, channels, outputs, x, x_strides, dy, dy_strides, sums, zeros, itemsize,
 ):  # fmt: skip
     """What each weight has met, for the units from ``lo`` to ``hi``.
 
@@ -193,7 +193,7 @@ def kernel_cotangent(
     """
     units, geometry = integers(units, (hi, 5)), integers(geometry, (5, 4))
     x_strides, dy_strides = integers(x_strides, 5), integers(dy_strides, 5)
-    scratch = 0 if in_place else room
+    scratch = 0 if in_place else room + 16 * rows_most
     extents = np.empty(4, np.int64)
     width = panel_width(itemsize)
     panels = (outputs + width - 1) // width
@@ -211,8 +211,7 @@ def kernel_cotangent(
             steps = extents * geometry[STRIDE]
             rows = (box[2 * p + 1] - box[2 * p]) * (box[2 * q + 1] - box[2 * q])
             rows *= box[2 * r + 1] - box[2 * r]
-            pixels = np.empty(rows, np.int64)
-            cotangents = np.empty(rows, np.int64)
+            pixels, cotangents = integers(room, rows), integers(room + 8 * rows_most, rows)
             row = 0
             for a in range(box[2 * p], box[2 * p + 1]):
                 for b in range(box[2 * q], box[2 * q + 1]):
