@@ -268,3 +268,34 @@ def test_a_gpu_gets_a_workspace_by_its_memory(monkeypatch: pytest.MonkeyPatch) -
     assert asked == [gpu.device]
     assert _fast.workspace(torch.ones(1, device="meta")) == 256 * budget.MIB
     assert _fast.workspace(torch.ones(1)) == 4 * budget.MIB
+
+
+def test_trials_are_asked_for_by_names_that_exist() -> None:
+    with _fast.trial("kernels", "cudnn"):
+        assert _fast.trials() == ("cudnn", "kernels")
+        with _fast.trial():
+            assert _fast.trials() == ()
+    message = "trial must be one of 'kernels', 'cudnn', got 'cuddn'"
+    with pytest.raises(ValueError, match=message), _fast.trial("cuddn"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("value", "taken", "warns"),
+    [
+        ("", "()", False),
+        ("kernels, cudnn", "('cudnn', 'kernels')", False),
+        ("kernel", "()", True),
+    ],
+)
+def test_the_environment_asks_for_trials(value: str, taken: str, warns: bool) -> None:
+    script = "from devconv import _fast; print(_fast.trials())"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "DEVCONV_TRIAL": value},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == taken
+    assert ("DEVCONV_TRIAL='kernel' is left alone" in done.stderr) == warns

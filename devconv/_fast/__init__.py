@@ -20,11 +20,13 @@ from __future__ import annotations
 import operator
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from devconv._array import Array, array_namespace, library
+from devconv._check import InvalidValue, choice
 from devconv._fast import cudnn, cupy, jax, kernels, numpy, torch
 from devconv._fast.budget import MIB
 from devconv._fast.plan import Plan
@@ -66,8 +68,18 @@ _FFT_BELOW = {"numpy": 0.5}  # others: their own choice, or nothing measured yet
 
 
 def _named(names: Iterable[str]) -> tuple[str, ...]:
-    """The trials among these names; cuDNN first, which knows whole convolutions."""
-    return tuple(name for name in ("cudnn", "kernels") if name in names)
+    """The trials of these names; cuDNN first, which knows whole convolutions."""
+    asked = [choice("trial", name.strip(), tuple(_TRIAL_ROOMS)) for name in names if name.strip()]
+    return tuple(name for name in ("cudnn", "kernels") if name in asked)
+
+
+def _asked_for(value: str) -> tuple[str, ...]:
+    """The trials that ``DEVCONV_TRIAL`` names; a name it does not know is no reason to stop."""
+    try:
+        return _named(value.split(","))
+    except InvalidValue as problem:
+        warnings.warn(f"DEVCONV_TRIAL={value!r} is left alone: {problem}", stacklevel=2)
+        return ()
 
 
 class _Door(threading.local):
@@ -75,7 +87,7 @@ class _Door(threading.local):
 
     closed = os.environ.get("DEVCONV_GENERIC", "") not in ("", "0")
     compiling = os.environ.get("DEVCONV_NUMBA", "") != "0"
-    trials = _named(os.environ.get("DEVCONV_TRIAL", "").split(","))
+    trials = _asked_for(os.environ.get("DEVCONV_TRIAL", ""))
 
 
 _door = _Door()
@@ -111,7 +123,7 @@ def numba(enabled: bool = True) -> Iterator[None]:
 def trial(*names: str) -> Iterator[None]:
     """Take the routes on trial of these names inside, ``"kernels"`` or ``"cudnn"``; none: none.
 
-    In this thread; others go on as they were.
+    In this thread; others go on as they were. Another name raises ``ValueError``.
     """
     before, _door.trials = _door.trials, _named(names)
     try:

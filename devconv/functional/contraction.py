@@ -84,9 +84,8 @@ class Product:
         """``(rows, taps · channels)``, the groups of channels in front if there are any."""
         xp = _array.array_namespace(x)
         if self.groups > 1:
-            split = xp.reshape(
-                x, (*x.shape[:-1], self.groups, channels)
-            )  # a view: one copy is left
+            # A view, so that one copy is left.
+            split = xp.reshape(x, (*x.shape[:-1], self.groups, channels))
             x = xp.permute_dims(split, (x.ndim - 1, *range(x.ndim - 1), x.ndim))
         return _array.widen(xp.reshape(x, self._stacked(rows, taps * channels)))
 

@@ -102,7 +102,7 @@ def max_pool(
         dy = _array.widen(channels_last(dy))  # windows overlap: their shares add up
 
         def body(tile: Tile) -> Array:
-            hits = _maxima(pixels[tile.of_x], y[tile.of_y], tile.windows)
+            hits = _maxima(pixels[tile.of_x], y[tile.of_y], tile.windows, tile.windows.offsets())
             share = dy[tile.of_y]
             return put(_to_the_first(hits, share), tile.windows, share)
 
@@ -114,10 +114,10 @@ def max_pool(
     return channels_first(y), pullback
 
 
-def _maxima(pixels: Array, best: Array, w: Windows) -> Iterator[Array]:
+def _maxima(pixels: Array, best: Array, w: Windows, offsets: Iterable[Shape]) -> Iterator[Array]:
     """Per tap, in which windows it is the maximum ``best`` (booleans): a NaN is, padding never."""
     slab, nan = cut(pixels, w, math.nan), cut(pixels != pixels, w)
-    for offset in w.offsets():
+    for offset in offsets:
         yield (tap(slab, w, offset) == best) | tap(nan, w, offset)
 
 
@@ -142,8 +142,8 @@ def _indices(pixels: Array, y: Array, w: Windows) -> Array:
         along = xp.reshape(xp.arange(count, dtype=dtype, device=device), shape)
         start = start + (along * stride - before) * steps[d]
     found = xp.zeros(y.shape, dtype=dtype, device=device)
-    hits = zip(w.offsets(), _maxima(pixels, y, w), strict=True)
-    for offset, hit in reversed(list(hits)):  # the first hit has the last word
+    backwards = tuple(w.offsets())[::-1]  # the first hit has the last word
+    for offset, hit in zip(backwards, _maxima(pixels, y, w, backwards), strict=True):
         ahead = sum(k * d * s for k, d, s in zip(offset, w.dilation, steps, strict=True))
         found = xp.where(hit, start + ahead, found)
     return found
