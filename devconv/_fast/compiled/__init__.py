@@ -2,10 +2,13 @@
 
 :mod:`.block` multiplies one small block in registers. :mod:`.windows` walks it over the windows
 of an image; :mod:`.sweep` plans the walk, :mod:`.bank` lays the kernel out for it and :mod:`.conv`
-carries it out, for the three maps of a convolution; :mod:`.winograd` goes by way of points,
-:mod:`.product` multiplies matrices. :mod:`.pool` goes over windows without products, and
-:mod:`.passes` are single readings of memory, for :mod:`.norm` and :mod:`.elementwise`. The work is
-shared between :mod:`.threads`. Importing this room imports Numba, so it is entered when the
+carries it out, for the three maps of a convolution; :mod:`.spread` leads back to images of few
+channels, :mod:`.winograd` goes by way of points (:mod:`.sandwich`), :mod:`.product` multiplies
+matrices. :mod:`.pool` goes over windows without products; :mod:`.passes` and :mod:`.stream` are
+single readings of memory, for :mod:`.norm` and :mod:`.elementwise`.
+
+All loops are tasks (:mod:`.native`), C functions of addresses that :mod:`.threads` share by way of
+integers in memory (:mod:`.atomics`). Importing this room imports Numba, so it is entered when the
 first array asks for it.
 """
 
