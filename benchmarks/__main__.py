@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from benchmarks import (
     training,
 )
 from benchmarks.gpu import command as gpu
+from benchmarks.gpu.contestants import unknown
 from benchmarks.gpu.told import Told
 from benchmarks.networks import NETWORKS
 from benchmarks.options import Options, Table
@@ -54,6 +56,8 @@ TABLES: dict[str, Table] = {
     "threads": threads,
 }
 ON_A_GPU = ("convolution", "training", "inference", "growth")
+NOT_OF_GPU = ("record", "shapes", "networks")
+"""Options of the tables alone; ``gpu`` always writes what it measured."""
 PICTURE = Path(__file__).parent.parent / "docs" / "speed.svg"
 
 
@@ -80,7 +84,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     of_gpu.add_argument("--without", nargs="+", default=[], help="contestants to leave out")
     of_gpu.add_argument("--resume", action="store_true", help="keep the rows that are there")
     of_gpu.add_argument("--small", action="store_true", help="tiny: a rehearsal")
-    of_gpu.add_argument("--tests", nargs="+", default=[], help="what pytest runs")
+    of_gpu.add_argument("--tests", default="", help="what pytest is told, in one string")
     of_gpu.add_argument("--join", nargs="+", type=Path, help="records to make one of")
     return parser.parse_args(given)
 
@@ -139,7 +143,7 @@ def told(given: argparse.Namespace) -> Told:
         threads=given.threads or (machine.cores() if place.is_gpu else min(2, machine.cores())),
         dtypes=tuple(given.dtypes or ()),
         without=tuple(given.without),
-        tests=tuple(given.tests),
+        tests=tuple(shlex.split(given.tests)),
     )
 
 
@@ -148,8 +152,8 @@ def flags(given: argparse.Namespace, out: Path) -> list[str]:
     found = ["--device", given.device or "cuda", "--out", str(out.resolve())]
     for name in ("rounds", "threads"):
         found += [f"--{name}", str(getattr(given, name))] if getattr(given, name) else []
-    for name in ("dtypes", "tests"):
-        found += [f"--{name}", *getattr(given, name)] if getattr(given, name) else []
+    found += ["--dtypes", *given.dtypes] if given.dtypes else []
+    found += [f"--tests={given.tests}"] if given.tests else []
     for name in ("small", "resume"):
         found += [f"--{name}"] if getattr(given, name) else []
     return found
@@ -157,6 +161,10 @@ def flags(given: argparse.Namespace, out: Path) -> list[str]:
 
 def on_a_gpu(given: argparse.Namespace) -> bool:
     """The command ``gpu``: one part in this process, several in one each."""
+    foreign = [f"--{name}" for name in NOT_OF_GPU if getattr(given, name)]
+    wrong = f"{', '.join(foreign)}: not of gpu" if foreign else unknown(given.without)
+    if wrong:
+        raise SystemExit(wrong)
     if given.join:
         print(f"recorded in {gpu.join(given.join, given.out or RESULTS)}.json and .md")
         return True

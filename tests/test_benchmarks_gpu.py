@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from benchmarks.gpu import (
     race,
     steps,
     suite,
+    tables,
     targets,
     training,
     trials,
@@ -41,7 +43,7 @@ from benchmarks.gpu.operations import OPERATIONS
 from benchmarks.gpu.told import Told
 from benchmarks.networks import NETWORKS
 from benchmarks.place import Place
-from benchmarks.shapes import Shape, resnet50
+from benchmarks.shapes import SHAPES, Shape, resnet50
 from devconv import _fast
 from tests.doubles import cupy as double
 from tests.test_benchmarks import assert_record, assert_well_formed
@@ -97,6 +99,65 @@ def test_training_in_every_precision(tmp_path):
         }
         assert row["failed"] == {}
         assert all(0.0 < far < 0.02 for far in row["differences"].values())
+    assert rows["LeNet-5, tf32"]["failed"] == {}
+    assert set(rows["LeNet-5, tf32"]["seconds"]) == set(rows["LeNet-5, float32"]["seconds"])
+    assert not any(
+        "tf32" in name for name in steps.jobs("training", replace(TOLD, dtypes=("float16",)))
+    )
+    assert not any("tf32" in name for name in steps.jobs("inference", TOLD))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32"])
+def test_tf32_is_allowed_on_both_sides_where_that_is_the_precision(dtype, monkeypatch):
+    torch = pytest.importorskip("torch")
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    seen: list[list[bool]] = []
+    levels: list[str] = []
+
+    def noted(loss: Any, note: Any) -> Any:
+        def call(*given: Any, **options: Any) -> Any:
+            note()
+            return loss(*given, **options)
+
+        return call
+
+    functional = torch.nn.functional
+    note = lambda: seen.append([switch.allow_tf32 for switch in switches])  # noqa: E731
+    monkeypatch.setattr(functional, "cross_entropy", noted(functional.cross_entropy, note))
+    backward = torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, "backward", noted(backward, note))
+    dense = networks.F.dense.vjp
+    monkeypatch.setattr(
+        networks.F.dense, "vjp", noted(dense, lambda: levels.append(dc.precision()))
+    )
+    try:
+        for switch in switches:
+            switch.allow_tf32 = False
+        network = networks.networks(True)["LeNet-5"]
+        theirs = networks._their_step(network, Place(), dtype, False)
+        ours = networks._our_step(network, Place(), dtype, contestants.on_trial)
+        for racer in (theirs, ours):
+            racer.check()
+            racer.call()
+        assert seen == [[dtype == "tf32"] * 2] * 4
+        assert [switch.allow_tf32 for switch in switches] == [False, False]
+        assert set(levels) == {"fast" if dtype == "tf32" else "exact"}
+    finally:
+        for switch, was in zip(switches, before, strict=True):
+            switch.allow_tf32 = was
+
+
+def test_tf32_takes_part_in_convolutions_without_cudnn():
+    pytest.importorskip("torch")
+    makers, left_out = convolution.entrants(TINY, "float32", TOLD)
+    assert "cudnn" in left_out
+    assert {"devconv fast", "PyTorch TF32"} <= set(makers)
+    assert not {"devconv fast", "PyTorch TF32"} & set(
+        convolution.entrants(TINY, "float16", TOLD)[0]
+    )
+    with contestants.ours(TOLD, traded=True)[0]["devconv fast"]():
+        assert (dc.precision(), _fast.trials()) == ("fast", ())
 
 
 def test_memory(tmp_path, monkeypatch):
@@ -125,10 +186,13 @@ def test_digits(tmp_path, monkeypatch, capsys):
 
 def test_tests_are_run_in_a_process_of_their_own(tmp_path, capsys):
     (tmp_path / "test_it.py").write_text("import os\ndef test_it():\n    assert 0, 'planted'\n")
-    told = replace(TOLD, tests=(str(tmp_path / "test_it.py"),))
+    given = ["gpu", "--device", "cpu", f"--tests=-k 'it and not that' {tmp_path / 'test_it.py'}"]
+    said = line.arguments(given)
+    told = line.told(line.arguments(["gpu", *line.flags(said, tmp_path)]))
+    assert told.tests == ("-k", "it and not that", str(tmp_path / "test_it.py"))
     content = run("tests", tmp_path / "out", told)
     assert not content["fine"]
-    assert any("planted" in said for said in content["rows"]["pytest"]["output"])
+    assert any("planted" in each for each in content["rows"]["pytest"]["output"])
 
 
 def test_tests_that_take_too_long_are_ended(tmp_path, capsys):
@@ -150,12 +214,30 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", process)
-    line.main([*given, "--without", "cudnn", "--minutes", "1.5"])
+    line.main([*given, "--without", "cudnn", "--minutes", "1.5", "--tests", "-k x"])
     assert [words[words.index("--parts") + 1] for words in seen] == list(command.PARTS)
     for words in seen:
         said = line.arguments(["gpu", *words])
         assert (said.device, said.small, said.without) == ("cpu", True, ["cudnn"])
-        assert (said.minutes, said.out) == (1.5, tmp_path)
+        assert (said.minutes, said.out, said.tests) == (1.5, tmp_path, "-k x")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--without", "cudnn", "cuDNN"], r"^--without 'cuDNN' is nobody; there are .*cudnn fast"),
+        (["--without", "devconv"], "^--without 'devconv' is nobody"),
+        (["--record"], "^--record: not of gpu$"),
+        (["--networks", "LeNet-5", "--record"], "^--record, --networks: not of gpu$"),
+        (["--shapes", next(iter(SHAPES))], "^--shapes: not of gpu$"),
+    ],
+)
+def test_what_gpu_does_not_know_is_refused_before_the_work(words, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "one", None)
+    monkeypatch.setattr(command, "several", None)
+    with pytest.raises(SystemExit, match=said) as refused:
+        line.main(["gpu", "--device", "cpu", "--small", "--out", str(tmp_path), *words])
+    assert "\n" not in str(refused.value)
 
 
 def test_a_rehearsal_is_never_a_result(tmp_path):
@@ -216,6 +298,20 @@ def test_a_contestant_that_breaks_the_device_ends_the_part(tmp_path, monkeypatch
     content = run("training", tmp_path)
     assert content["dead"] == "kernels"
     assert content["broke"] == ["the device answers no more after kernels: illegal address"]
+
+    def killed() -> Any:
+        raise KeyboardInterrupt  # nothing is written any more
+
+    jobs_of(monkeypatch, one=killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("training", tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    assert command._dead(path, "training") == ""
+
+
+@pytest.mark.parametrize("part", list(command.PARTS))
+def test_a_part_without_rows_can_be_written(part):
+    assert "cannot be told" not in command._table(part, {})
 
 
 def test_and_it_is_run_again_without_it(tmp_path, monkeypatch, capsys):
@@ -332,6 +428,53 @@ def test_short_calls_share_a_turn(monkeypatch):
 # Who takes part.
 
 
+@pytest.mark.parametrize(
+    ("without", "asked"),
+    [
+        ("PyTorch", {"PyTorch"}),
+        ("devconv fast", {"devconv fast"}),
+        ("kernels", {"kernels", "kernels + cudnn"}),
+        ("cudnn", {"cudnn", "cudnn fast", "kernels + cudnn"}),
+        ("cudnn fast", {"cudnn fast"}),
+        ("kernels + cudnn", {"kernels + cudnn"}),
+    ],
+)
+def test_contestants_are_left_out_by_label_and_by_routes(without, asked):
+    makers = {label: racer(1.0) for label in ("devconv", *contestants.LABELS)}
+    row = race.race(makers, replace(TOLD, without=(without,)), lambda label: 1e-3, {})
+    assert row["left out"] == dict.fromkeys(asked, contestants.ASKED)
+    assert set(row["seconds"]) == set(makers) - asked
+
+
+def test_every_contestant_can_be_left_out(monkeypatch):
+    pytest.importorskip("torch")
+    for trial in ("kernels", "cudnn"):
+        monkeypatch.setitem(_fast.TRIALS, trial, {("correlate", "numpy"): lambda *given: None})
+    monkeypatch.setattr(contestants.presence, "find", lambda: None)
+    lenet = networks.networks(True)["LeNet-5"]
+    labels = {
+        *convolution.entrants(TINY, "float32", TOLD)[0],
+        *networks.entrants("training", lenet, "float32", TOLD)[0],
+        numpy_part.NUMPY,
+    }
+    assert labels == {"devconv", *contestants.LABELS}
+
+
+@pytest.mark.parametrize("part", ["memory", "parity", "digits"])
+def test_parts_without_a_race_leave_contestants_out(part, monkeypatch):
+    monkeypatch.setitem(_fast.TRIALS, "kernels", {("take", "numpy"): _fast.numpy.take})
+    jobs = [
+        [
+            name
+            for name in command.PARTS[part].jobs(replace(TOLD, without=without))
+            if "kernels" in name
+        ]
+        for without in ((), ("kernels",))
+    ]
+    assert jobs[0]
+    assert jobs[1] == []
+
+
 def test_what_is_on_trial_takes_part_and_what_is_lacking_is_named(monkeypatch):
     found, left_out = contestants.ours(TOLD)
     assert list(found) == ["devconv", "written once"]
@@ -343,10 +486,8 @@ def test_what_is_on_trial_takes_part_and_what_is_lacking_is_named(monkeypatch):
     monkeypatch.setitem(_fast.TRIALS, "cudnn", {("correlate", "numpy"): lambda *given: None})
     monkeypatch.setattr(contestants.presence, "find", lambda: None)
     found, left_out = contestants.ours(TOLD, traded=True)
-    assert list(found)[2:] == ["kernels", "cudnn", "kernels + cudnn", "cudnn fast"]
-    found, left_out = contestants.ours(replace(TOLD, without=("kernels",)))
-    assert list(found)[2:] == ["cudnn"]
-    assert left_out["kernels + cudnn"] == "asked to be left out"
+    on_trial = ["kernels", "cudnn", "kernels + cudnn"]
+    assert list(found)[2:] == [*on_trial, "devconv fast", "cudnn fast"]
 
 
 def test_a_missing_cudnn_is_named(monkeypatch):
@@ -410,6 +551,39 @@ def test_a_wrong_route_is_found(monkeypatch):
     assert row["failed"]["columns"].startswith("differs from devconv")
 
 
+@pytest.mark.usefixtures("_trial")
+@pytest.mark.parametrize(
+    ("label", "dead"),
+    [
+        ("columns", "kernels: columns"),
+        (trials.ALL, f"kernels: {trials.ALL}"),
+        ("devconv", "devconv"),
+    ],
+)
+def test_a_route_that_breaks_the_device_names_its_trial(label, dead, tmp_path, monkeypatch, capsys):
+    """So that the part is run again without it; a break of the library's own names none."""
+
+    def breaks(*given: Any) -> Any:
+        raise clock.Dead(label, "illegal address")
+
+    monkeypatch.setattr(trials, "race", breaks)
+    seen: list[list[str]] = []
+
+    def process(part: str, flags: Any, broken: Any, limit: float) -> bool:
+        seen.append(sorted(broken))
+        return command.one(
+            part, replace(TOLD, without=tuple(broken)), tmp_path, minutes=0, resume=False
+        )
+
+    monkeypatch.setattr(command, "_process", process)
+    path = tmp_path / f"{machine.label(Place())}.json"
+    with _fast.numba(False):
+        command.several(["kernels"], [], path, 0.0)
+    content = assert_record(path)["parts"]["kernels"]
+    assert content["broke"] == [f"the device answers no more after {dead}: illegal address"]
+    assert seen == ([[], ["kernels"]] if dead.startswith("kernels") else [[]])
+
+
 def test_a_route_that_declines_is_not_reached(monkeypatch):
     routes = {("a", "numpy"): lambda: None, ("b", "numpy"): lambda: 1.0}
     monkeypatch.setitem(_fast.TRIALS, "kernels", routes)
@@ -422,12 +596,35 @@ def test_a_route_that_declines_is_not_reached(monkeypatch):
 
 @pytest.mark.parametrize("name", list(OPERATIONS))
 def test_every_operation_runs(name):
-    first, *others = OPERATIONS[name](Place(), "float32", True)()
-    again = OPERATIONS[name](Place(), "float32", True)()
+    racer = OPERATIONS[name](Place(), "float32", True)
+    racer.call()
+    first, *others = racer.check()
+    again = OPERATIONS[name](Place(), "float32", True).check()
     assert others
     for a, b in zip((first, *others), again, strict=True):
         np.testing.assert_array_equal(a, b)
         assert np.isfinite(a).all()
+
+
+@pytest.mark.parametrize("name", ["SGD, momentum", "Adam"])
+def test_an_optimizer_is_timed_alone(name, monkeypatch):
+    """One step of one optimizer; its moments stay, and nothing comes from the host."""
+    racer = OPERATIONS[name](Place(), "float32", True)
+    racer.check()
+    took: list[Any] = []
+    step = dc.optim.Optimizer.step
+
+    def noted(optimizer: Any, *given: Any) -> None:
+        step(optimizer, *given)
+        took.append((optimizer, optimizer.steps))
+
+    monkeypatch.setattr(dc.optim.Optimizer, "step", noted)
+    monkeypatch.setattr(dc.Layer, "load_state_dict", None)
+    racer.call()
+    racer.call()
+    assert [steps for _, steps in took] == [1, 2]
+    assert took[0][0] is took[1][0]
+    assert took[0][0].state
 
 
 def test_every_route_on_trial_is_asked_for(gpu, monkeypatch):
@@ -443,7 +640,7 @@ def test_every_route_on_trial_is_asked_for(gpu, monkeypatch):
     monkeypatch.setattr(_fast, "TRIALS", dict.fromkeys(_fast.TRIALS, Asked()))
     for make in OPERATIONS.values():
         with _fast.trial("kernels", "cudnn"):
-            make(gpu, "float32", True)()
+            make(gpu, "float32", True).check()
     assert set(wanted) <= asked
 
 
@@ -509,6 +706,47 @@ def test_a_mean_over_some_of_the_shapes_says_so(monkeypatch):
     del parts["convolution"]["rows"]["0"]
     (row, *_) = targets.summary(parts)
     assert row["remark"] == "of 23 shapes: devconv 22, cudnn 22"
+
+
+def test_rows_in_which_routes_gave_up_are_left_out_of_their_mean(monkeypatch):
+    monkeypatch.setattr(targets, "shapes", lambda small: resnet50())
+    parts = filled(2.0)
+    rows = parts["convolution"]["rows"]
+    rows["0"] |= {"notes": {"cudnn": ["no plan"]}, "case": "0"}
+    rows["0"]["seconds"] = {**rows["0"]["seconds"], "cudnn": 1e-3}
+    row, *_ = targets.summary(parts)
+    assert row["remark"] == "of 23 shapes: cudnn 22"
+    assert row["found"] == pytest.approx({"devconv": 2.0, "cudnn": 2.0})
+    two = {name: {**rows[name], "case": name} for name in ("0", "1")}
+    assert "| **mean** |  | 1.00 (1) | 2.00 | 2.00 |" in tables.raced(two, "mean")
+    for each in rows.values():
+        each["notes"] = {"cudnn": ["no plan"]}
+    row, *_ = targets.summary(parts)
+    assert row["remark"] == "of 23 shapes: cudnn 0"
+    assert set(row["found"]) == {"devconv"}
+
+
+def test_a_network_whose_convolutions_were_written_once_in_part_says_so():
+    parts = filled(2.0)
+    for part, name in (("training", "step"), ("numpy", "numpy")):
+        parts[part]["rows"][name]["notes"] = {"cudnn": ["no plan"]}
+    remarks = {row["what"]: row["remark"] for row in targets.summary(parts)}
+    said = "cudnn (some convolutions written once)"
+    assert remarks["PyTorch / devconv, step of ResNet-18, float32"] == said
+    last = remarks["NumPy / devconv, step of ResNet-18, float32"]
+    assert last == f"NumPy with 16 threads; {said}"
+
+
+def test_the_commands_for_ten_minutes_fit_and_leave_no_part_out():
+    """Each line's limits, and what its parts may take beyond them, below nine minutes."""
+    text = (command.ROOT / "docs" / "gpu.md").read_text()
+    words = [each.split()[3:] for each in text.splitlines() if "benchmarks gpu --parts" in each]
+    parts = set()
+    for said in map(line.arguments, words):
+        minutes = [said.minutes or command.PARTS[part].MINUTES for part in said.parts]
+        assert sum(minutes) + len(minutes) * command.GRACE / 60 < 9, said
+        parts |= set(said.parts)
+    assert parts == set(command.PARTS)
 
 
 # Memory, and CuPy's double.
@@ -594,6 +832,35 @@ def test_memory_of_pytorch_is_read_alike():
     )
     read = memory._of_torch(SimpleNamespace(cuda=cuda))
     assert read() == {"arrays": 5.0, "pool": 8.0, "driver": 0.0}
+
+
+@pytest.mark.parametrize("label", ["devconv", "PyTorch"])
+def test_memory_is_watched_after_cupy_was_tried_and_let_go(label, gpu, monkeypatch):
+    seen: list[str] = []
+
+    @contextmanager
+    def watched(place: Place, theirs: bool) -> Iterator[Any]:
+        seen.append(f"watch {theirs}")
+        yield lambda: seen.append("read") or {}
+
+    def tried(*given: Any) -> Any:
+        seen.append("entrants")
+        return {label: lambda: race.Racer(lambda: None, lambda: ())}, {}
+
+    monkeypatch.setattr(memory, "watch", watched)
+    monkeypatch.setattr(memory, "entrants", tried)
+    monkeypatch.setattr(Place, "release", lambda place: seen.append("release"))
+    memory.peak(label, "float32", "cuda", True, 1)
+    assert seen == ["entrants", "release", f"watch {label == 'PyTorch'}", "read", "read"]
+
+
+def test_rounded_products_are_a_fact_of_gpus_alone(gpu, monkeypatch):
+    (about,) = (each for each in facts.FACTS if "rounded to TF32" in each)
+    monkeypatch.setattr(Lab, "size", lambda lab, n: n // 64)
+    assert facts.row(about, on(gpu))["verdict"] == "holds"
+    with _fast.generic():
+        assert facts.row(about, on(gpu))["verdict"] == "DOES NOT HOLD"
+    assert facts.row(about, TOLD)["verdict"] == "no meaning on the CPU"
 
 
 BEYOND_THE_DOUBLE = ("bfloat16", "sliding_window_view", "scatter_add", "a stream", "PyTorch's")

@@ -25,7 +25,7 @@ class Dead(Exception):
 
     def __init__(self, label: str, why: str) -> None:
         super().__init__(f"the device answers no more after {label}: {why}")
-        self.label = label
+        self.label, self.why = label, why
 
 
 @dataclass

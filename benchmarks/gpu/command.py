@@ -81,6 +81,7 @@ def one(part: str, told: Told, out: Path, *, minutes: float | None, resume: bool
         told.place.prepare()
     record = Record(out, told)
     content = record.begin(part)
+    record.write()  # an earlier run's mark of who broke the device is no longer true
     try:
         jobs = PARTS[part].jobs(told)
         for count, (name, measure) in enumerate(jobs.items(), start=1):

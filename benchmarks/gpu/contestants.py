@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import devconv as dc
 from benchmarks.gpu.told import Told
@@ -19,6 +19,16 @@ from devconv._fast.cudnn import presence
 
 TRIALS = {"kernels": ("kernels",), "cudnn": ("cudnn",), "kernels + cudnn": ("kernels", "cudnn")}
 """Contestants with routes on trial, and which."""
+FAST = " fast"
+"""How the label of a contestant ends that trades digits for speed."""
+LABELS = (
+    *("written once", *TRIALS, f"{OURS}{FAST}", f"cudnn{FAST}"),
+    *("PyTorch", "PyTorch channels-last", "PyTorch TF32", "NumPy"),
+)
+"""Who may be left out: all but the library as it is, with which the others are compared."""
+ASKED = "asked to be left out"
+
+Found = TypeVar("Found")
 
 
 def on_trial(*names: str) -> AbstractContextManager[Any]:
@@ -53,11 +63,11 @@ def overheard() -> Iterator[list[str]]:
 
 
 def ours(told: Told, *, traded: bool = False) -> tuple[dict[str, Switch], dict[str, str]]:
-    """The library's contestants by name, and why others are left out.
+    """The library's contestants by name, and why others cannot take part.
 
     Args:
-        told: the place, and who is not wanted.
-        traded: whether to have cuDNN with TF32 allowed, too.
+        told: the place.
+        traded: whether to have the library and cuDNN with TF32 allowed, too.
     """
     found: dict[str, Switch] = {OURS: on_trial, "written once": written_once}
     left_out = {}
@@ -65,10 +75,27 @@ def ours(told: Told, *, traded: bool = False) -> tuple[dict[str, Switch], dict[s
         why = [said for trial in trials if (said := lacking(trial, told.place))]
         if why:
             left_out[label] = "; ".join(why)
-        elif set(told.without) & {label, *trials}:
-            left_out[label] = "asked to be left out"
         else:
             found[label] = partial(on_trial, *trials)
-    if traded and "cudnn" in found:
-        found["cudnn fast"] = partial(all_of, found["cudnn"], fast)
+    for label in (OURS, "cudnn") if traded else ():
+        if label in found:
+            found[f"{label}{FAST}"] = partial(all_of, found[label], fast)
     return found, left_out
+
+
+def wanted(
+    found: Mapping[str, Found], without: Iterable[str]
+) -> tuple[dict[str, Found], dict[str, str]]:
+    """Those who take part, and those asked to be left out: by their label, or by their routes."""
+    asked = {
+        label: ASKED
+        for label in found
+        if {label, *TRIALS.get(label.removesuffix(FAST), ())} & set(without)
+    }
+    return {label: each for label, each in found.items() if label not in asked}, asked
+
+
+def unknown(without: Iterable[str]) -> str:
+    """What is wrong with a list of who is left out, in one line; empty where nothing is."""
+    bad = [label for label in without if label not in LABELS]
+    return f"--without {bad[0]!r} is nobody; there are {', '.join(LABELS)}" if bad else ""

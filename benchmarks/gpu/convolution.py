@@ -70,7 +70,7 @@ def entrants(shape: Shape, dtype: str, told: Told) -> tuple[Makers, dict[str, st
     if not told.place.has_torch:
         return makers, {**left_out, "PyTorch": "not installed, or does not see the device"}
     formats = {"PyTorch": (False, False), "PyTorch channels-last": (True, False)}
-    if "cudnn fast" in makers:
+    if dtype == "float32":
         formats["PyTorch TF32"] = (True, True)
 
     def theirs(last: bool, tf32: bool) -> Racer:

@@ -26,21 +26,22 @@ LEAST = 0.97
 def jobs(told: Told) -> Jobs:
     """The device in float32 and float16, with routes on trial, and the CPU beside it."""
     kind = told.place.kind
+    switches, asked = contestants.wanted(contestants.ours(told)[0], told.without)
+    run = partial(row, left_out=asked, told=told)
     found = {
-        f"{kind}, float32": partial(row, kind, "float32", "", told),
-        f"{kind}, float16": partial(row, kind, "float16", "", told),
+        f"{kind}, float32": partial(run, kind, "float32", ""),
+        f"{kind}, float16": partial(run, kind, "float16", ""),
     }
-    switches, _ = contestants.ours(told)
     trials = [label for label in ("kernels", "cudnn") if label in switches]
     for dtype in ("float32", "float16") if trials else ():
         name = f"{kind}, {dtype}, {' + '.join(trials)}"
-        found[name] = partial(row, kind, dtype, ",".join(trials), told)
+        found[name] = partial(run, kind, dtype, ",".join(trials))
     if told.place.is_gpu:
-        found["cpu, float32"] = partial(row, "cpu", "float32", "", told)
+        found["cpu, float32"] = partial(run, "cpu", "float32", "")
     return found
 
 
-def row(device: str, dtype: str, trials: str, told: Told) -> Row:
+def row(device: str, dtype: str, trials: str, left_out: Mapping[str, str], told: Told) -> Row:
     """One run."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -66,6 +67,7 @@ def row(device: str, dtype: str, trials: str, told: Told) -> Row:
         "device": device,
         "dtype": dtype,
         "trials": trials,
+        "left out": dict(left_out),
         "accuracy": found,
         "images per second": max(speeds),
         "seconds": time.perf_counter() - start,

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import devconv as dc
 from benchmarks.gpu.lab import Lab, NoMeaning
 from benchmarks.gpu.tables import absent, complete, joined
 from benchmarks.gpu.told import Jobs, Told
@@ -147,6 +148,24 @@ def _(lab: Lab) -> Answer:
     far = float(abs(lab.host(a @ a) - exact).max() / abs(exact).max())
     asked = os.environ.get("CUPY_TF32", "")
     return far < 1e-5, f"off by {far:.1e} of the largest, CUPY_TF32={asked!r}"
+
+
+@fact('under precision("fast") products of float32 matrices are rounded to TF32')
+def _(lab: Lab) -> Answer:
+    lab.cupy  # noqa: B018 - NumPy has no TF32
+    a = lab.normal(lab.size(4096), lab.size(4096))
+    exact = lab.host(a[:64, :]) @ lab.host(a).T
+
+    def tried(level: str) -> tuple[float, float]:
+        with dc.precision(level):
+            far = abs(lab.host(dc.functional.dense(a, a)[:64, :]) - exact).max()
+            return float(far / abs(exact).max()), lab.seconds(lambda: dc.functional.dense(a, a))
+
+    (plain, slow), (far, quick) = tried("exact"), tried("fast")
+    return 1e-5 < far < 2e-3, (
+        f"off by {far:.1e} of the largest beside {plain:.1e} in exact products, "
+        f"{slow / quick:.2f} times as quick"
+    )
 
 
 @fact("PyTorch's convolutions have TF32 on by default, its products off")

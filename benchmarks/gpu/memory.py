@@ -2,8 +2,8 @@
 
 Both libraries keep what they have freed, so there are three figures for each, told alike: the
 most bytes of arrays at one time, the bytes that their pools took from the device for it, and
-what the driver says has gone since the process began. A step comes before, for what first calls
-load and try out; then the pools give back what is free.
+what the driver says has gone since before the network was made. A step comes before, for what
+first calls load and try out; then the pools give back what is free.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import child, switches
+from benchmarks.gpu.contestants import wanted
 from benchmarks.gpu.networks import entrants, networks
 from benchmarks.gpu.tables import absent, complete, joined
 from benchmarks.gpu.told import Jobs, Told
@@ -36,8 +37,9 @@ def jobs(told: Told) -> Jobs:
     found = {}
     for dtype in (dtype for dtype in told.kinds() if dtype in DTYPES[: 1 if told.small else 2]):
         makers, left_out = entrants("training", networks(told.small)[NETWORK], dtype, told)
+        makers, asked = wanted(makers, told.without)
         for label in makers:
-            found[f"{dtype}, {label}"] = partial(row, label, dtype, left_out, told)
+            found[f"{dtype}, {label}"] = partial(row, label, dtype, {**left_out, **asked}, told)
     return found
 
 
@@ -61,8 +63,9 @@ def peak(label: str, dtype: str, kind: str, small: bool, threads: int) -> dict[s
     told = Told(place=Place(kind), small=small)
     told.place.prepare()
     network = networks(small)[NETWORK]
+    makers, _ = entrants("training", network, dtype, told)
+    told.place.release()  # what CuPy was tried with
     with watch(told.place, label.startswith("PyTorch")) as read:
-        makers, _ = entrants("training", network, dtype, told)
         racer = makers[label]()
         racer.call()
         told.place.synchronize()

@@ -2,14 +2,16 @@
 
 In half precision both train as their users do: arrays that learn stay float32, passes are in
 half precision, and in float16 the loss is scaled (``Trainer(precision=...)`` here, autocast and
-``GradScaler`` there). Inference in half precision has half-precision parameters on both sides.
+``GradScaler`` there). ``"tf32"`` is float32 with products, and PyTorch's convolutions, in TF32:
+``precision="tf32"`` here, both of its switches there. Inference in half precision has
+half-precision parameters on both sides.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,6 +31,7 @@ from devconv import functional as F
 SCALE = 1024.0
 """Of the loss whose gradients are compared in float16; the trainers find their own."""
 HALF = ("float16", "bfloat16")
+TF32 = "tf32"
 FORMATS = {"PyTorch": False, "PyTorch channels-last": True}
 
 
@@ -62,7 +65,7 @@ def _our_step(network: Network, place: Place, dtype: str, switch: Switch) -> Rac
     x, target = network.batch()
     batch = place.ours(x, wide), place.ours(target)
     optimizer = dc.optim.SGD(model, lr=LR, momentum=MOMENTUM)
-    precision = dtype if dtype in HALF else "float32"
+    precision = dtype if dtype in (*HALF, TF32) else "float32"
     trainer = dc.Trainer(model, F.cross_entropy, optimizer, precision=precision)
 
     def step() -> None:
@@ -97,13 +100,15 @@ def _their_step(network: Network, place: Place, dtype: str, last: bool) -> Racer
             return cross_entropy(module(x), target)
 
     def step() -> None:
-        scaler.scale(loss_of()).backward()
-        scaler.step(optimizer)
-        scaler.update()
+        with _rounding(dtype):
+            scaler.scale(loss_of()).backward()
+            scaler.step(optimizer)
+            scaler.update()
 
     def check() -> Sequence[Any]:
-        loss = loss_of()
-        (loss * _scale(dtype)).backward()
+        with _rounding(dtype):
+            loss = loss_of()
+            (loss * _scale(dtype)).backward()
         return loss.detach(), *(parameters[n].grad / _scale(dtype) for n in network.watched)
 
     return Racer(step, check)
@@ -149,6 +154,24 @@ def _autocast(place: Place, dtype: str) -> AbstractContextManager[Any]:
         return nullcontext()
     torch = importlib.import_module("torch")
     return torch.amp.autocast(place.kind, dtype=getattr(torch, dtype))
+
+
+@contextmanager
+def _rounding(dtype: str) -> Iterator[None]:
+    """With PyTorch's two switches for TF32 on, if that is the precision."""
+    if dtype != TF32:
+        yield
+        return
+    backends = importlib.import_module("torch").backends
+    switches = (backends.cudnn, backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = True
+        yield
+    finally:
+        for switch, was in zip(switches, before, strict=True):
+            switch.allow_tf32 = was
 
 
 def _scale(dtype: str) -> float:

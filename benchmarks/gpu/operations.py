@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 import devconv as dc
+from benchmarks.gpu.race import Racer
 from benchmarks.place import Place
 from benchmarks.shapes import channels_last
 from devconv import functional as F
 
-Run = Callable[[], Sequence[Any]]
-Make = Callable[[Place, str, bool], Run]
+Make = Callable[[Place, str, bool], Racer]
 
 
 def drawn(place: Place, dtype: str, *shape: int) -> Any:
@@ -29,7 +29,7 @@ def _images(small: bool, channels: int = 64) -> tuple[int, int, int, int]:
 
 def _convolution(
     place: Place, dtype: str, small: bool, *, kernel: int, groups: int = 1, **how: Any
-) -> Run:
+) -> Racer:
     n, c, *size = _images(small)
     groups = c if groups < 0 else groups
     x = drawn(place, dtype, n, c, *size)
@@ -39,7 +39,7 @@ def _convolution(
     return _there_and_back(partial(F.conv.vjp, groups=groups, **how), x, weight, bias)
 
 
-def _transposed(place: Place, dtype: str, small: bool) -> Run:
+def _transposed(place: Place, dtype: str, small: bool) -> Racer:
     n, c, *size = _images(small)
     weight = drawn(place, dtype, c, c, 2, 2) * c**-0.5
     return _there_and_back(
@@ -48,7 +48,7 @@ def _transposed(place: Place, dtype: str, small: bool) -> Run:
 
 
 def _of_images(operation: Any, **how: Any) -> Make:
-    def make(place: Place, dtype: str, small: bool) -> Run:
+    def make(place: Place, dtype: str, small: bool) -> Racer:
         x = drawn(place, dtype, *_images(small))
         return _there_and_back(partial(operation.vjp, **how), x)
 
@@ -56,7 +56,7 @@ def _of_images(operation: Any, **how: Any) -> Make:
 
 
 def _norm(operation: Any, parameters: int, **how: Any) -> Make:
-    def make(place: Place, dtype: str, small: bool) -> Run:
+    def make(place: Place, dtype: str, small: bool) -> Racer:
         x = drawn(place, dtype, *_images(small))
         sizes = [x.shape[parameters]] * 2
         return _there_and_back(
@@ -66,53 +66,54 @@ def _norm(operation: Any, parameters: int, **how: Any) -> Make:
     return make
 
 
-def _layer_norm(place: Place, dtype: str, small: bool) -> Run:
+def _layer_norm(place: Place, dtype: str, small: bool) -> Racer:
     width = 16 if small else 768
     x = drawn(place, dtype, 4 if small else 16384, width)
     given = (drawn(place, "float32", width) for _ in range(2))
     return _there_and_back(partial(F.layer_norm.vjp, normalized_shape=width), x, *given)
 
 
-def _dense(place: Place, dtype: str, small: bool) -> Run:
+def _dense(place: Place, dtype: str, small: bool) -> Racer:
     n, c, o = (4, 8, 5) if small else (1024, 2048, 1000)
     weight = drawn(place, dtype, o, c) * c**-0.5
     return _there_and_back(F.dense.vjp, drawn(place, dtype, n, c), weight, drawn(place, dtype, o))
 
 
-def _cross_entropy(place: Place, dtype: str, small: bool) -> Run:
+def _cross_entropy(place: Place, dtype: str, small: bool) -> Racer:
     n, classes = (4, 5) if small else (4096, 1000)
     logits, target = drawn(place, dtype, n, classes), place.ours(np.arange(n) % classes)
     return _there_and_back(F.cross_entropy.vjp, logits, target)
 
 
-def _dropout(place: Place, dtype: str, small: bool) -> Run:
+def _dropout(place: Place, dtype: str, small: bool) -> Racer:
     key = dc.to_device(dc.random.key(0), place.kind)
     vjp = partial(F.dropout.vjp, p=0.5, key=key, training=True)
     return _there_and_back(vjp, drawn(place, dtype, *_images(small)))
 
 
 def _step(make: Callable[[dc.Layer], dc.optim.Optimizer]) -> Make:
-    """Two steps of an optimizer from the same start: the second has moments."""
+    """Steps of one optimizer that keeps its moments; compared after two from the same start."""
 
-    def prepared(place: Place, dtype: str, small: bool) -> Run:
+    def prepared(place: Place, dtype: str, small: bool) -> Racer:
         width = 8 if small else 4096
         layer = dc.Dense(width, width).build(seed=0).to(place.kind, dtype)
         before = dict(layer.parameters)
         grads = {name: 0.01 * drawn(place, dtype, *x.shape) for name, x in before.items()}
+        optimizer = make(layer)
 
-        def run() -> Sequence[Any]:
-            layer.load_state_dict(before)
-            optimizer = make(layer)
-            optimizer.step(grads)
-            optimizer.step(grads)
+        def check() -> Sequence[Any]:
+            layer.load_state_dict(before)  # by way of the host
+            fresh = make(layer)
+            fresh.step(grads)
+            fresh.step(grads)
             return tuple(layer.parameters.values())
 
-        return run
+        return Racer(lambda: optimizer.step(grads), check)
 
     return prepared
 
 
-def _there_and_back(vjp: Callable[..., Any], *arguments: Any) -> Run:
+def _there_and_back(vjp: Callable[..., Any], *arguments: Any) -> Racer:
     """Forward, and back from a cotangent that is not constant."""
     dy: list[Any] = []
 
@@ -122,7 +123,7 @@ def _there_and_back(vjp: Callable[..., Any], *arguments: Any) -> Run:
             dy.append(y * 0.5 + y * y)
         return y, *(each for each in pullback(dy[0]) if each is not None)
 
-    return run
+    return Racer(run, run)
 
 
 OPERATIONS: dict[str, Make] = {

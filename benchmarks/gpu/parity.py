@@ -22,16 +22,18 @@ MINUTES = 2.0
 
 def jobs(told: Told) -> Jobs:
     """A row for each network: for all devices, and with each set of routes on trial."""
-    switches, _ = contestants.ours(told)
-    switches.pop("written once")
+    switches, lacking = contestants.ours(told)
+    switches, asked = contestants.wanted(switches, told.without)
+    switches.pop("written once", None)
+    left_out = {**lacking, **asked}
     return {
-        f"{name}, {label}": partial(row, name, label, switch, told)
+        f"{name}, {label}": partial(row, name, label, switch, left_out, told)
         for name in ("LeNet-5", *(["ResNet-18"] if told.place.is_gpu else []))
         for label, switch in switches.items()
     }
 
 
-def row(name: str, label: str, switch: Switch, told: Told) -> Row:
+def row(name: str, label: str, switch: Switch, left_out: Mapping[str, str], told: Told) -> Row:
     """One network on the device's own arrays and on PyTorch's; on trial, its own alone."""
     kind = told.place.kind
     plain = label == "devconv" and told.place.has_torch
@@ -45,6 +47,7 @@ def row(name: str, label: str, switch: Switch, told: Told) -> Row:
         report = dc.testing.parity(model, x, np.arange(8), devices=specs, differences=small)
     return {
         "ok": report.ok,
+        "left out": dict(left_out),
         "report": str(report),
         "rows": [_plain(asdict(each)) for each in report.rows],
     }

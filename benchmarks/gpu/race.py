@@ -10,7 +10,7 @@ from typing import Any
 import devconv as dc
 from benchmarks.agreement import difference
 from benchmarks.gpu.clock import Timed, interleaved, survived
-from benchmarks.gpu.contestants import overheard
+from benchmarks.gpu.contestants import overheard, wanted
 from benchmarks.gpu.told import Told
 from benchmarks.report import Row
 
@@ -33,7 +33,7 @@ def race(
 
     Args:
         makers: what makes each, with its arrays.
-        told: how to measure; without rounds they are compared alone.
+        told: how to measure, and without whom; without rounds they are compared alone.
         tolerance: how far from the first a contestant may be, over the largest entry; one that
             is farther is not timed, and named.
         left_out: who does not take part, and why.
@@ -41,6 +41,7 @@ def race(
     Raises:
         Dead: the device answers no more.
     """
+    makers, asked = wanted(makers, told.without)
     racers: dict[str, Racer] = {}
     apart: dict[str, float] = {}
     failed: dict[str, str] = {}
@@ -77,7 +78,7 @@ def race(
         "calls": timed.calls,
         "differences": {label: _plain(far) for label, far in apart.items()},
         "failed": {**failed, **timed.failed},
-        "left out": dict(left_out),
+        "left out": {**left_out, **asked},
         "notes": notes,
     }
 

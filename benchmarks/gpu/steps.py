@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from benchmarks.gpu.networks import entrants, networks
+from benchmarks.gpu.networks import TF32, entrants, networks
 from benchmarks.gpu.race import race
 from benchmarks.gpu.tables import NOTE, absent, complete, joined, raced
 from benchmarks.gpu.told import Jobs, Told
@@ -16,8 +16,8 @@ from benchmarks.report import Row, markdown
 
 FEW = 4
 """Images of the batch on which the networks are compared in float64."""
-CLOSE = {**TOLERANCE, "float16": 0.5, "bfloat16": 0.7}
-"""In half precision rounding turns many a ReLU: what is far beyond that is another network.
+CLOSE = {**TOLERANCE, "float16": 0.5, "bfloat16": 0.7, TF32: 0.5}
+"""In half precision and TF32 rounding turns many a ReLU: far beyond that is another network.
 
 How exact half precision is, the parts ``convolution`` and ``kernels`` tell."""
 
@@ -25,10 +25,11 @@ How exact half precision is, the parts ``convolution`` and ``kernels`` tell."""
 def jobs(kind: str, told: Told) -> Jobs:
     """For each network a row in each dtype; before them a comparison in float64, not timed."""
     found = {}
+    traded = (TF32,) if kind == "training" and "float32" in told.kinds() else ()
     for name, network in networks(told.small).items():
         few = replace(network, images=FEW)
         found[f"{name}, float64"] = partial(row, kind, name, few, "float64", told)
-        for dtype in told.kinds():
+        for dtype in (*told.kinds(), *traded):
             found[f"{name}, {dtype}"] = partial(row, kind, name, network, dtype, told)
     return found
 

@@ -18,8 +18,16 @@ def complete(rows: Mapping[str, Row]) -> dict[str, Row]:
     return {name: row for name, row in rows.items() if "failed row" not in row}
 
 
+def gave_up(row: Row, label: str) -> bool:
+    """Whether what is written once did, in part at least, the work of a contestant's routes."""
+    return label in row.get("notes", {})
+
+
 def raced(rows: Mapping[str, Row], mean: str = "") -> str:
-    """Milliseconds of the library, and ratios of the others; with a geometric mean if named."""
+    """Milliseconds of the library, and ratios of the others; with a geometric mean if named.
+
+    A mean leaves rows out in which the contestant's routes gave up.
+    """
     timed = {name: row for name, row in complete(rows).items() if row["seconds"].get(OURS)}
     if not timed:
         return "Nothing was timed."
@@ -39,7 +47,9 @@ def _cells(row: Row, others: Sequence[str]) -> list[str]:
 def _means(rows: Sequence[Row], others: Sequence[str]) -> list[str]:
     cells = []
     for each in others:
-        pairs = [row["seconds"] for row in rows if each in row["seconds"]]
+        pairs = [
+            row["seconds"] for row in rows if each in row["seconds"] and not gave_up(row, each)
+        ]
         note = "" if len(pairs) == len(rows) else f" ({len(pairs)})"
         mean = geometric_mean([found[each] / found[OURS] for found in pairs]) if pairs else 0.0
         cells.append(f"{mean:.2f}{note}" if pairs else "–")

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.gpu.convolution import shapes
 from benchmarks.gpu.memory import FIGURES
 from benchmarks.gpu.numpy import NUMPY
-from benchmarks.gpu.tables import complete
+from benchmarks.gpu.tables import complete, gave_up
 from benchmarks.report import OURS, Row, geometric_mean, markdown
 
 CONTESTANTS = (OURS, "written once", "kernels", "cudnn", "kernels + cudnn")
@@ -50,17 +50,18 @@ def _rows(parts: Parts, part: str, **wanted: str) -> list[Row]:
 
 
 def convolutions(dtype: str, peer: str) -> Callable[[Parts], tuple[Found, str]]:
-    """The geometric mean of the peer's seconds over each contestant's."""
+    """The geometric mean of the peer's seconds over each contestant's, where its routes ran."""
 
     def figures(parts: Parts) -> tuple[Found, str]:
-        rows = [row["seconds"] for row in _rows(parts, "convolution", dtype=dtype)]
+        rows = _rows(parts, "convolution", dtype=dtype)
         found, short = {}, []
         for label in CONTESTANTS:
-            ratios = [row[peer] / row[label] for row in rows if peer in row and label in row]
-            if ratios:
-                found[label] = geometric_mean(ratios)
-                if len(ratios) < len(shapes(small=False)):
-                    short.append(f"{label} {len(ratios)}")
+            timed = [row for row in rows if {peer, label} <= set(row["seconds"])]
+            seconds = [row["seconds"] for row in timed if not gave_up(row, label)]
+            if seconds:
+                found[label] = geometric_mean([each[peer] / each[label] for each in seconds])
+            if timed and len(seconds) < len(shapes(small=False)):
+                short.append(f"{label} {len(seconds)}")
         few = f"of {len(shapes(small=False))} shapes: {', '.join(short)}" if short else ""
         return found, few
 
@@ -72,7 +73,8 @@ def step(network: str, dtype: str, peer: str) -> Callable[[Parts], tuple[Found, 
 
     def figures(parts: Parts) -> tuple[Found, str]:
         for row in _rows(parts, "training", network=network, dtype=dtype):
-            return _over(row["seconds"], peer), ""
+            found = _over(row["seconds"], peer)
+            return found, _in_part(row, found)
         return {}, ""
 
     return figures
@@ -96,8 +98,16 @@ def memory(figure: str, dtype: str, peer: str) -> Callable[[Parts], tuple[Found,
 def beside_numpy(parts: Parts) -> tuple[Found, str]:
     """NumPy's seconds over each contestant's."""
     for row in _rows(parts, "numpy"):
-        return _over(row["seconds"], NUMPY), f"NumPy with {row['threads']} threads"
+        found = _over(row["seconds"], NUMPY)
+        said = (f"NumPy with {row['threads']} threads", _in_part(row, found))
+        return found, "; ".join(filter(None, said))
     return {}, ""
+
+
+def _in_part(row: Row, found: Found) -> str:
+    """Whose routes did not do all of a network's convolutions."""
+    short = [label for label in found if gave_up(row, label)]
+    return f"{', '.join(short)} (some convolutions written once)" if short else ""
 
 
 def _over(seconds: Mapping[str, float], peer: str) -> Found:

@@ -21,6 +21,7 @@ def table(rows: Mapping[str, Row]) -> str:
     about = (
         "A step with SGD and momentum. Half precision is mixed precision on both sides: float32 "
         "parameters and passes in half precision, `Trainer(precision=...)` beside `autocast`, in "
-        "float16 with loss scaling beside `GradScaler` (which waits for the device at each step)."
+        "float16 with loss scaling beside `GradScaler` (which waits for the device at each step). "
+        "In tf32 products are rounded to TF32 here, and convolutions too there."
     )
     return steps.table(rows, about)

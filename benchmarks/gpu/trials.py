@@ -6,7 +6,7 @@ each of these routes runs alone, and all of the trial together, beside none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial, wraps
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import devconv as dc
 from benchmarks.agreement import TOLERANCE
 from benchmarks.gpu import contestants
-from benchmarks.gpu.clock import survived
-from benchmarks.gpu.operations import OPERATIONS, Run
+from benchmarks.gpu.clock import Dead, survived
+from benchmarks.gpu.operations import OPERATIONS
 from benchmarks.gpu.race import Racer, race
 from benchmarks.gpu.tables import NOTE, absent, complete, joined
 from benchmarks.gpu.told import Jobs, Told
 from benchmarks.place import Place
 from benchmarks.report import OURS, Row, markdown
+from benchmarks.switches import Switch
 from devconv import _fast
 
 MINUTES = 3.0
@@ -31,7 +32,7 @@ def names(told: Told) -> tuple[dict[str, list[str]], dict[str, str]]:
     """The primitives on trial here, by trial, and why other trials are left out."""
     found, left_out = {}, {}
     for trial in _fast.TRIALS:
-        why = "asked to be left out" if trial in told.without else ""
+        why = contestants.ASKED if trial in told.without else ""
         why = why or contestants.lacking(trial, told.place)
         if why:
             left_out[trial] = why
@@ -61,12 +62,12 @@ def jobs(told: Told) -> Jobs:
 def row(trial: str, operation: str, dtype: str, told: Told) -> Row:
     """One operation with none, each and all of a trial's routes."""
     about: Row = {"trial": trial, "case": operation, "dtype": dtype}
-    run = OPERATIONS[operation](told.place, dtype, told.small)
-    run()  # by itself: what is shared by all comes to be
+    operated = OPERATIONS[operation](told.place, dtype, told.small)
+    operated.check()  # by itself: what is shared by all comes to be
     reached: set[str] = set()
     try:
         with _traced(trial, told.place, reached):
-            run()
+            operated.check()
             told.place.synchronize()
     except Exception as problem:
         why = survived(f"{trial} in {operation}", problem, told.place)
@@ -76,17 +77,22 @@ def row(trial: str, operation: str, dtype: str, told: Told) -> Row:
         return {**about, "seconds": {}, "failed": {}}
     switches = {each: partial(_only, trial, told.place, {each}) for each in sorted(reached)}
     switches[ALL] = partial(_only, trial, told.place, reached)
-    makers = {OURS: partial(_racer, run, contestants.on_trial)}
-    makers |= {label: partial(_racer, run, switch) for label, switch in switches.items()}
-    return {**about, **race(makers, told, lambda _: TOLERANCE[dtype], {})}
+    makers = {OURS: partial(_racer, operated, contestants.on_trial)}
+    makers |= {label: partial(_racer, operated, switch) for label, switch in switches.items()}
+    try:
+        return {**about, **race(makers, told, lambda _: TOLERANCE[dtype], {})}
+    except Dead as problem:
+        if problem.label == OURS:
+            raise
+        raise Dead(f"{trial}: {problem.label}", problem.why) from None
 
 
-def _racer(run: Run, switch: Any) -> Racer:
-    def call() -> Any:
+def _racer(operated: Racer, switch: Switch) -> Racer:
+    def switched(call: Callable[[], Any]) -> Any:
         with switch():
-            return run()
+            return call()
 
-    return Racer(call, call)
+    return Racer(partial(switched, operated.call), partial(switched, operated.check))
 
 
 @contextmanager
