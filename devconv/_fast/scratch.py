@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 
-KEPT = 16 * 2**20
+KEPT = 64 * 2**20
 """Larger blocks are not kept."""
 
 _own = threading.local()

@@ -121,6 +121,7 @@ class _Crew:
         self._memory = np.zeros(4 * _LINE, np.uint8)
         self.board = -(-self._memory.ctypes.data // _LINE) * _LINE
         self._workers: list[_Worker] = []
+        _finish(self.board, 1, 0)  # compiled now, not when a job is waited for
 
     def hire(self, number: int) -> int:
         """See to it that so many workers are there, or as many as there can be."""
@@ -201,10 +202,8 @@ def _work(board, who, looks):
         if claimed >= stretches or who >= word >> 2 * _BITS:
             left -= 1
             pause()
-        elif exchange(
-            board + WORD, word, word + 1
-        ):  # from now on this job stays until its work is done
-            job = look(board + JOB)
+        elif exchange(board + WORD, word, word + 1):
+            job = look(board + JOB)  # which stays there until what is claimed is done
             pieces = look(job + 8 * PIECES)
             lo, hi = claimed * pieces // stretches, (claimed + 1) * pieces // stretches
             _call(job, who, lo, hi)
