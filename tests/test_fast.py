@@ -298,4 +298,4 @@ def test_the_environment_asks_for_trials(value: str, taken: str, warns: bool) ->
         check=True,
     )
     assert done.stdout.strip() == taken
-    assert ("DEVCONV_TRIAL='kernel' is left alone" in done.stderr) == warns
+    assert ("DEVCONV_TRIAL='kernel' is ignored" in done.stderr) == warns

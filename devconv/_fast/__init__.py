@@ -78,7 +78,7 @@ def _asked_for(value: str) -> tuple[str, ...]:
     try:
         return _named(value.split(","))
     except InvalidValue as problem:
-        warnings.warn(f"DEVCONV_TRIAL={value!r} is left alone: {problem}", stacklevel=2)
+        warnings.warn(f"DEVCONV_TRIAL={value!r} is ignored: {problem}", stacklevel=2)
         return ()
 
 
