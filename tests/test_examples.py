@@ -180,7 +180,7 @@ def test_digits_reach_the_same_accuracy_everywhere(tmp_path):
     assert max(accuracies.values()) - min(accuracies.values()) <= 0.01, accuracies
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "precision"), [("numpy", "float16"), ("torch", "float16"), ("torch", "bfloat16")]
 )
