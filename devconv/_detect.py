@@ -23,6 +23,9 @@ FORMS = (
     '"torch:cuda:0", "jax", "jax:cuda:0", "array_api_strict"'
 )
 
+WHEELS = ("cupy-cuda12x", "cupy-cuda13x")
+"""CuPy as pip brings it, for the CUDA of which there is an extra."""
+
 
 class Unusable(Exception):  # an answer that is kept, shown to nobody as it is
     """Why a device cannot be used, what mends that, and how far it came.
@@ -35,6 +38,16 @@ class Unusable(Exception):  # an answer that is kept, shown to nobody as it is
     def __init__(self, why: str, fix: str, state: str) -> None:
         super().__init__(why, fix, state)
         self.why, self.fix, self.state = why, fix, state
+
+
+def installed(*names: str) -> list[str]:
+    """Those of these distributions that are recorded as installed."""
+    found = []
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            metadata.distribution(name)
+            found.append(name)
+    return found
 
 
 _answers: dict[str, Any] = {}
@@ -155,7 +168,7 @@ def import_library(library: str, install: str, mend: str = "") -> Any:
 
 def look_for_cupy() -> tuple[Any, int]:
     """CuPy and the number of GPUs it sees, before anything has run on one."""
-    wheels, install = _cupy_wheels(), cupy_install()
+    wheels, install = installed(*WHEELS), cupy_install()
     mend = f"pip uninstall {' '.join(wheels) or 'cupy'}, then {install}"
     if wheels:  # recorded, but not importable: another wheel took the files they share along
         install = f"only the record of {' and '.join(wheels)} is left: {mend}"
@@ -182,18 +195,8 @@ def _why_no_gpu(runtime: Any) -> str:
         return line(error)
 
 
-def _cupy_wheels() -> list[str]:
-    """The CuPy wheels that pip has a record of."""
-    found = []
-    for wheel in ("cupy-cuda12x", "cupy-cuda13x"):
-        with suppress(metadata.PackageNotFoundError):
-            metadata.distribution(wheel)
-            found.append(wheel)
-    return found
-
-
 def cupy_install() -> str:
-    for wheel in _cupy_wheels():
+    for wheel in installed(*WHEELS):
         return f'pip install "devconv[{wheel[5:-1]}]"'
     return (
         'pip install "devconv[cuda12]" or "devconv[cuda13]", as nvidia-smi shows the CUDA version'

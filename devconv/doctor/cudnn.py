@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from devconv import _fast
-from devconv._detect import Unusable
+from devconv._detect import Unusable, installed
 from devconv._fast.cudnn import presence
 from devconv.doctor.libraries import CUPY_RECORDS
 from devconv.doctor.report import Finding
@@ -35,7 +35,7 @@ class CuDNN:
 
 def look_at_cudnn() -> tuple[CuDNN | None, tuple[Finding, ...]]:
     """Both halves; ``None`` where there is neither CuPy nor anything of cuDNN's front end."""
-    asked, wheels = "cudnn" in _fast.trials(), presence.installed(*CUPY_RECORDS)
+    asked, wheels = "cudnn" in _fast.trials(), installed(*CUPY_RECORDS)
     halves = presence.records()
     try:
         module = presence.find()

@@ -14,9 +14,9 @@ from typing import Any
 
 from devconv import _detect
 from devconv._check import DevconvError
-from devconv._detect import Unusable
+from devconv._detect import Unusable, installed
 from devconv.device import VARIABLE, device, look
-from devconv.doctor.libraries import CUPY_RECORDS, installed
+from devconv.doctor.libraries import CUPY_RECORDS
 from devconv.doctor.machine import processor
 from devconv.doctor.mending import install_cupy, reinstall_cupy, unset
 from devconv.doctor.report import Finding, Section, told

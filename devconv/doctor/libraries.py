@@ -80,16 +80,6 @@ def look_at_libraries() -> Libraries:
     return Libraries(libraries=tuple(found), findings=tuple(findings))
 
 
-def installed(*names: str) -> list[str]:
-    """Those of these distributions that are recorded as installed."""
-    found = []
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            metadata.distribution(name)
-            found.append(name)
-    return found
-
-
 def _look(known: _Known) -> Library:
     name = known.records[0]
     version = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -28,7 +29,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def records(monkeypatch: pytest.MonkeyPatch, *there: str, module: Any = None) -> None:
     """Let these distributions be installed, and ``import cudnn`` give this."""
-    monkeypatch.setattr(presence, "installed", lambda *names: [n for n in names if n in there])
+    for room in (presence, importlib.import_module("devconv.doctor.cudnn")):
+        monkeypatch.setattr(room, "installed", lambda *names: [n for n in names if n in there])
     monkeypatch.setitem(sys.modules, "cudnn", module)
 
 

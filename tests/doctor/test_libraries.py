@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from devconv._detect import installed
 from devconv.doctor import libraries as room
 from devconv.doctor.libraries import Library, look_at_libraries
 from tests.test_device import wheels
@@ -83,4 +84,4 @@ def test_one_that_is_needed_and_missing(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_records(monkeypatch: pytest.MonkeyPatch) -> None:
     wheels(monkeypatch, "cupy-cuda12x", "cupy")
-    assert room.installed(*room.CUPY_RECORDS) == ["cupy", "cupy-cuda12x"]
+    assert installed(*room.CUPY_RECORDS) == ["cupy", "cupy-cuda12x"]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib
 import threading
 import warnings
-from contextlib import suppress
-from importlib import metadata
 from typing import Any
 
 from devconv import _detect
-from devconv._detect import Unusable
+from devconv._detect import Unusable, installed
 
 OLDEST = 90000
 """The version of the library that the front end needs, as the library tells it: 9.0.0."""
@@ -68,16 +66,6 @@ def records() -> list[str]:
 def _extra() -> str:
     """The extra that brings both, for the CUDA that CuPy is for."""
     return '"devconv[cudnn12]"' if installed("cupy-cuda12x") else '"devconv[cudnn]"'
-
-
-def installed(*names: str) -> list[str]:
-    """Those of these distributions that are recorded as installed."""
-    found = []
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            metadata.distribution(name)
-            found.append(name)
-    return found
 
 
 def is_usable() -> bool:
