@@ -33,6 +33,7 @@ NAMES = {
     "array_api_strict": "array-api-strict",
 }
 HALF = ("float16", "bfloat16")
+FLOATING = frozenset(("float32", "float64", *HALF))
 
 # Subclasses of numpy.ndarray whose arithmetic means something else.
 _STRANGE = (np.ma.MaskedArray, np.matrix)
@@ -45,14 +46,26 @@ def is_plain(x: object) -> bool:
 
 def is_array(x: object) -> bool:
     """Whether ``x`` is an array of a library that follows the standard."""
-    return is_plain(x) or (compat.is_array_api_obj(x) and not isinstance(x, (type, *_STRANGE)))
+    kind = type(x)
+    if kind in _arrays:
+        return True
+    found = compat.is_array_api_obj(x) and not isinstance(x, (type, *_STRANGE))
+    if found:
+        _arrays.add(kind)
+    return found
 
 
 def array_namespace(*arrays: Array | None) -> Namespace:
     """The namespace the arrays share; ``None`` entries are passed over."""
-    if all(type(x) is np.ndarray for x in arrays):
-        return _HOST
-    return compat.array_namespace(*(x for x in arrays if x is not None))
+    kind = type(arrays[0])
+    xp = _namespaces.get(kind)
+    if xp is not None and (len(arrays) == 1 or all(type(x) is kind for x in arrays)):
+        return xp
+    present = [x for x in arrays if x is not None]
+    xp = compat.array_namespace(*present)
+    for x in present:
+        _namespaces[type(x)] = xp
+    return xp
 
 
 def host() -> Namespace:
@@ -60,7 +73,11 @@ def host() -> Namespace:
     return _HOST
 
 
+# What the type of an array tells, remembered: every operation asks, several times.
 _HOST = compat.array_namespace(np.empty(0))
+_arrays: set[type] = {np.ndarray}
+_namespaces: dict[type, Namespace] = {np.ndarray: _HOST}
+_libraries: dict[type, str] = {}
 
 
 @lru_cache(maxsize=64)
@@ -74,14 +91,24 @@ def library(xp: Namespace) -> str:
     return _library_of_module(xp.__name__)
 
 
+def library_of(x: Array) -> str:
+    """The short name of the library that ``x`` belongs to."""
+    name = _libraries.get(type(x))
+    if name is None:
+        name = _libraries[type(x)] = library(array_namespace(x))
+    return name
+
+
 def device(x: Array) -> Any:
     """The library's own device object of ``x``; ``None`` under ``jax.jit``."""
+    if library_of(x) == "cupy":
+        return x.device  # what array-api-compat finds after asking whether it is JAX's, Dask's, ...
     return compat.device(x)
 
 
 def device_name(x: Array) -> str:
     """The device of ``x`` as this library names devices: ``"cpu"``, ``"cuda:0"``, ``"torch"``."""
-    return spec_of(library(array_namespace(x)), device(x))
+    return spec_of(library_of(x), device(x))
 
 
 def spec_of(name: str, native: Any) -> str:
@@ -107,7 +134,7 @@ def single_device(native: Any) -> Any:
 
 def move(x: Array, native: Any) -> Array:
     """``x`` on another device of its own library."""
-    if library(array_namespace(x)) == "cupy":
+    if library_of(x) == "cupy":
         return _across(x, native)
     return compat.to_device(x, native)
 
@@ -167,21 +194,41 @@ def _name_of_dtype(dtype: Any) -> str:
 
 def dtype_of(xp: Namespace, name: str) -> Any:
     """The dtype called ``name`` in the namespace ``xp``."""
-    dtype = getattr(xp, name, None)
+    dtype = find_dtype(xp, name)
     if dtype is None:
         raise InvalidType(f"{NAMES.get(library(xp), library(xp))} has no dtype {name!r}")
     return dtype
 
 
+def find_dtype(xp: Namespace, name: str) -> Any:
+    """The dtype called ``name`` in the namespace ``xp``; ``None`` where it has none.
+
+    CuPy computes in bfloat16 from version 14 on, but the dtype itself is that of ``ml_dtypes``.
+    """
+    dtype = getattr(xp, name, None)
+    if dtype is None and name == "bfloat16" and library(xp) == "cupy":
+        return _bfloat16(_module("cupy").__version__)
+    return dtype
+
+
+@lru_cache(maxsize=8)
+def _bfloat16(cupy_version: str) -> Any:
+    if int(cupy_version.partition(".")[0]) < 14:
+        return None
+    try:
+        return np.dtype(_module("ml_dtypes").bfloat16)
+    except ImportError:
+        return None
+
+
 def is_floating(x: Array) -> bool:
     """Whether ``x`` holds real floating-point numbers (half precision included)."""
-    return dtype_name(x.dtype) in ("float32", "float64", *HALF)
+    return dtype_name(x.dtype) in FLOATING
 
 
 def is_integer(x: Array) -> bool:
     """Whether ``x`` holds signed or unsigned integers."""
-    name = dtype_name(x.dtype)
-    return name.startswith(("int", "uint"))
+    return dtype_name(x.dtype).startswith(("int", "uint"))
 
 
 def wide_dtype(x: Array) -> Any:
@@ -219,7 +266,7 @@ def how_to_cast(name: str, x: Array, dtype: str) -> str:
     >>> how_to_cast("x", np.ones(2), "float32")
     'x.astype("float32")'
     """
-    kind = library(array_namespace(x))
+    kind = library_of(x)
     if kind == "torch":
         return f"{name}.to(dtype=torch.{dtype})"
     if kind == "array_api_strict":
@@ -234,7 +281,7 @@ def copied(x: Array) -> Array:
 
 def written(x: Array, index: Any, value: Array) -> Array:
     """``x`` with ``value`` at ``index``; in place where the library's arrays can be written."""
-    if _is_torch(x):
+    if _is_writable(x):
         x[index] = value
         return x
     return at(x)[index].set(value)
@@ -242,17 +289,25 @@ def written(x: Array, index: Any, value: Array) -> Array:
 
 def added(x: Array, index: Any, value: Array) -> Array:
     """``x`` with ``value`` added at ``index``, slices; in place as in :func:`written`."""
-    name = library(array_namespace(x))
-    if name in ("torch", "cupy") or (name == "numpy" and x.flags.writeable):
+    if _is_writable(x):
         part = x[index]  # a view: x[index] += value would write what is there already once more
         part += value
         return x
     return at(x)[index].add(value)
 
 
-def _is_torch(x: Array) -> bool:
-    """Whether an index is PyTorch's to read: ``torch.compile`` loses its way in ``at``."""
-    return library(array_namespace(x)) == "torch"
+def masked(x: Array, kept: Array) -> Array:
+    """``x`` where ``kept``, else 0 times ``x``: NaN and infinity are not hidden.
+
+    A product, because NumPy takes longer to choose by a mask than to multiply.
+    """
+    return x * (kept if library_of(x) == "cupy" else array_namespace(x).astype(kept, x.dtype))
+
+
+def _is_writable(x: Array) -> bool:
+    """Whether ``x`` itself may be written into; ``torch.compile`` would lose its way in ``at``."""
+    name = library_of(x)
+    return name in ("torch", "cupy") or (name == "numpy" and x.flags.writeable)
 
 
 def detached(x: Array) -> Array:
@@ -262,7 +317,7 @@ def detached(x: Array) -> Array:
 
 def is_traced(x: Array) -> bool:
     """Whether ``x`` stands for an array that ``jax.jit`` will know later."""
-    return library(array_namespace(x)) == "jax" and device(x) is None
+    return library_of(x) == "jax" and device(x) is None
 
 
 def on_device(x: Array) -> AbstractContextManager[Any]:
@@ -270,7 +325,7 @@ def on_device(x: Array) -> AbstractContextManager[Any]:
 
     CuPy ignores ``device=`` at creation and creates on the current device instead.
     """
-    if library(array_namespace(x)) == "cupy":
+    if library_of(x) == "cupy":
         return x.device
     return nullcontext()
 
@@ -287,7 +342,7 @@ def overflowing() -> AbstractContextManager[Any]:
 
 def is_readable(x: Array) -> bool:
     """Whether reading values of ``x`` costs nothing: no device to wait for, nothing traced."""
-    name = library(array_namespace(x))
+    name = library_of(x)
     if name == "numpy":
         return True
     if name == "array_api_strict":
@@ -317,10 +372,12 @@ def to_numpy(x: Array) -> np.ndarray:
         )
     xp = array_namespace(x)
     if dtype_name(x.dtype) == "bfloat16":
-        x = xp.astype(x, xp.float32)
+        with on_device(x):
+            x = xp.astype(x, xp.float32)
     name = library(xp)
     if name == "cupy":
-        return x.get()
+        with on_device(x):
+            return x.get()
     if name == "torch":
         return x.numpy(force=True)  # detached, and lazy conjugates and minus signs carried out
     if name == "jax" and device(x) is None:

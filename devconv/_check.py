@@ -7,9 +7,10 @@ a ``ValueError`` (values, shapes, devices) or a ``TypeError`` (kinds, dtypes, li
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from numbers import Real
+from types import TracebackType
 from typing import Any, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
@@ -41,22 +42,39 @@ class InvalidType(DevconvError, TypeError):
     """A kind of argument, a dtype or a library that cannot be used."""
 
 
-@contextmanager
-def located(kind: str, name: str | None = None) -> Iterator[None]:
+def located(kind: str, name: str | None = None) -> AbstractContextManager[None]:
     """Tell an error raised inside where it happened: in what, and under which name.
 
     The innermost layer that has a name is the one the message names; a layer that is run by
     itself has the name ``""``, and is named if no layer inside is. An error that is not this
     package's own keeps its type and message, and gets a note.
     """
-    try:
-        yield
-    except DevconvError as error:
-        error.path, error.kind = _within(error.path, error.kind, kind, name)
-        raise
-    except Exception as error:
-        _note(error, kind, name)
-        raise
+    return _Located(kind, name)
+
+
+class _Located:
+    """A place that errors are told of; every operation has one, so it costs next to nothing."""
+
+    __slots__ = ("_kind", "_name")
+
+    def __init__(self, kind: str, name: str | None) -> None:
+        self._kind, self._name = kind, name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        if isinstance(error, DevconvError):
+            error.path, error.kind = _within(error.path, error.kind, self._kind, self._name)
+        elif isinstance(error, Exception):
+            _note(error, self._kind, self._name)
 
 
 def _within(

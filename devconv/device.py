@@ -88,7 +88,7 @@ class Device:
     def has_dtype(self, dtype: Any) -> bool:
         """Whether numbers of this dtype (a name, or a library's own) can live here."""
         name = _array.dtype_name(dtype)
-        if not any(name in kind for kind in _KINDS) or getattr(self.xp, name, None) is None:
+        if not any(name in kind for kind in _KINDS) or _array.find_dtype(self.xp, name) is None:
             return False
         if self.library == "array_api_strict":
             return name in self.xp.__array_namespace_info__().dtypes(device=self.native)
@@ -135,7 +135,7 @@ class Device:
         # NumPy has no bfloat16: there it travels as float32, which holds the same values.
         copy = np.array(host, dtype="float32" if name == "bfloat16" else name)
         moved = self._receive(copy)
-        return _array.cast(moved, goal) if name == "bfloat16" else moved
+        return _cast(moved, goal) if name == "bfloat16" else moved
 
     def __str__(self) -> str:
         return f"{self.place} ({self.library})"
@@ -208,7 +208,7 @@ def device_of(x: Array) -> Device:
     >>> device_of(np.ones(3)).spec
     'cpu'
     """
-    name = _array.library(_array.array_namespace(x)) if _array.is_array(x) else ""
+    name = _array.library_of(x) if _array.is_array(x) else ""
     if name not in NAMES:
         raise InvalidType(
             f"device_of: expected an array of {', '.join(NAMES.values())}, got {type(x).__name__}"
@@ -245,7 +245,7 @@ def to_device(x: Array, spec: str | Device | Array, *, dtype: Any = None) -> Arr
                 f"expected an array, got {type(x).__name__}; make one with numpy.asarray(x)"
             )
         goal = device(spec)
-        here = _array.library(_array.array_namespace(x))
+        here = _array.library_of(x)
         if dtype is None and here == goal.library and _is_there(x, goal):
             return _array.as_array(x)
         source = _array.dtype_name(x.dtype)

@@ -275,7 +275,7 @@ def beside(key: Array, x: Array) -> Array:
     """
     xp = _check_key(key)
     host = _array.library(_array.host())
-    if _array.library(xp) != host or _array.library(_array.array_namespace(x)) == host:
+    if _array.library(xp) != host or _array.library_of(x) == host:
         return key
     xp = _array.array_namespace(x)
     return xp.asarray(key, dtype=xp.int32, device=_array.device(x))

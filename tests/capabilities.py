@@ -19,9 +19,12 @@ DTYPES: dict[str, tuple[str, ...]] = {
     "array_api_strict": ("float64", "float32"),
     "torch": ("float64", "float32", "float16", "bfloat16"),
     "jax": ("float64", "float32", "float16", "bfloat16"),
-    "cupy": ("float64", "float32", "float16"),
+    "cupy": ("float64", "float32", "float16", "bfloat16"),
 }
-"""The floating dtypes each library has, which are those its operations are tested in."""
+"""The floating dtypes each library has, which are those its operations are tested in.
+
+CuPy's bfloat16 needs ``ml_dtypes``.
+"""
 
 TITLES = {
     "numpy": "NumPy",

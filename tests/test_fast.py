@@ -21,6 +21,7 @@ import devconv as dc
 from devconv import _fast
 from devconv import functional as F
 from devconv._fast import budget
+from devconv.functional.products import channel_sums
 from devconv.functional.windows import cut, plan, take
 from devconv.testing import generic
 from tests import backends
@@ -109,7 +110,7 @@ def check_columns(backend: Backend) -> None:
 
 
 def check_multiply(backend: Backend) -> None:
-    """Float32 matrices in every memory order, in TF32: as many digits as that leaves."""
+    """Float32 matrices in every memory order; under "fast" with the digits that TF32 leaves."""
     rng = np.random.default_rng(0)
     for m, k, n in ((5, 64, 7), (1, 3, 1), (130, 200, 70)):
         host = rng.standard_normal((2 * m, 2 * k)), rng.standard_normal((2 * k, 2 * n))
@@ -117,17 +118,33 @@ def check_multiply(backend: Backend) -> None:
         lefts = (a[:m, :k], a[::2, ::2], backend.asarray(host[0][:m, :k].T.copy(), "float32").T)
         rights = (b[:k, :n], b[::2, ::2], backend.asarray(host[1][:k, :n].T.copy(), "float32").T)
         for left, right in itertools.product(lefts, rights):
-            with dc.precision("fast"):
-                found = backend.to_numpy(_fast.multiplication(left, right)(left, right))
             with generic():
                 wanted = backend.to_numpy(_fast.multiplication(left, right)(left, right))
-            assert found.dtype == wanted.dtype == np.float32
-            np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-3 * np.abs(wanted).max())
+            for level, digits in (("exact", 1e-6), ("fast", 2e-3)):
+                with dc.precision(level):
+                    found = backend.to_numpy(_fast.multiplication(left, right)(left, right))
+                assert found.dtype == wanted.dtype == np.float32
+                close = digits * np.abs(wanted).max()
+                np.testing.assert_allclose(found, wanted, rtol=0, atol=close)
+
+
+def check_channel_sums(backend: Backend) -> None:
+    """Rows of any length, few and many, in the dtypes that there are."""
+    rng = np.random.default_rng(0)
+    for shape in ((7, 3), (2, 5, 6, 4), (1000, 1), (1, 8)):
+        host = rng.standard_normal(shape)
+        for dtype, digits in (("float64", 1e-13), ("float32", 1e-5), ("float16", 2e-2)):
+            x = backend.asarray(host, dtype)
+            found = backend.to_numpy(channel_sums(x))
+            wanted = host.sum(axis=tuple(range(len(shape) - 1)))
+            assert found.shape == wanted.shape
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=digits * shape[0] ** 0.5)
 
 
 CHECKS: dict[str, Callable[[Backend], None]] = {
     "take": check_take,
     "multiply": check_multiply,
+    "channel_sums": check_channel_sums,
     "columns": check_columns,
     "weigh": check_convolution,
     "weigh_back": check_convolution,
@@ -178,8 +195,9 @@ def test_route_equals_the_written_once_route(
         return original(*args, **kwargs)
 
     monkeypatch.setitem(_fast.TABLE, (primitive, library), counted)
-    with _fast.numba(False):
-        CHECKS[primitive](backends.get(library))
+    backend = backends.get(library)
+    with _fast.numba(False), backend.here():
+        CHECKS[primitive](backend)
     assert taken, "the route was never taken"
 
 

@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from devconv._array import Array, array_namespace, library
+from devconv._array import Array, library_of
 from devconv._check import InvalidValue, choice
-from devconv._fast import cudnn, cupy, jax, kernels, numpy, torch
+from devconv._fast import cudnn, cupy, jax, kernels, numpy, tf32, torch
 from devconv._fast.budget import MIB
 from devconv._fast.plan import Plan
 from devconv.precision import precision
@@ -36,8 +36,10 @@ Route = Callable[..., Any]
 
 TABLE: dict[tuple[str, str], Route] = {
     ("take", "numpy"): numpy.take,
-    ("take", "cupy"): cupy.take,  # unmeasured: no run on a GPU is on record yet
-    ("multiply", "cupy"): cupy.multiply,  # under precision("fast") alone; unmeasured too
+    ("take", "cupy"): cupy.take,  # unmeasured, like the two below: no run on a GPU is on record
+    ("channel_sums", "cupy"): cupy.channel_sums,
+    ("multiply", "cupy"): tf32.multiply,  # under precision("fast") alone, and tried before
+    ("multiply", "jax"): jax.multiply,
     ("take", "torch"): torch.take,
     ("columns", "numpy"): numpy.columns,
     ("weigh", "numpy"): numpy.weigh,
@@ -141,7 +143,7 @@ def route(primitive: str, x: Array) -> Route | None:
     """The quicker route through ``primitive`` for arrays like ``x``, if there is one."""
     if _door.closed:
         return None
-    name = library(array_namespace(x))
+    name = library_of(x)
     for on_trial in _door.trials:
         found = TRIALS[on_trial].get((primitive, name))
         if found is not None:
@@ -162,7 +164,7 @@ def _suited(primitive: str, x: Array, question: str, *about: Any) -> Route | Non
     """The first route through ``primitive`` whose room says yes to a ``question`` about it."""
     if _door.closed:
         return None
-    name = library(array_namespace(x))
+    name = library_of(x)
     for on_trial in _door.trials:
         found = TRIALS[on_trial].get((primitive, name))
         if found is not None and getattr(_TRIAL_ROOMS[on_trial], question)(*about):
@@ -194,7 +196,7 @@ def passing(primitive: str, *arrays: Array) -> Route | None:
 
 
 def multiplication(a: Array, b: Array) -> Route:
-    """How two matrices are multiplied; ``precision("fast")`` may have a say in it."""
+    """How two matrices, or stacks of them, are multiplied, as :func:`precision` says."""
     return _suited("multiply", a, "matrices", a, b) or operator.matmul
 
 
@@ -211,7 +213,7 @@ def workspace(x: Array) -> int | None:
     the same bits. JAX arrays are immutable and its loops are unrolled, so there one tile holds
     everything.
     """
-    name = library(array_namespace(x))
+    name = library_of(x)
     if name == "cupy":
         return cupy.workspace(x)
     if name == "torch" and x.device.type != "cpu":
@@ -224,13 +226,21 @@ def multiplies_stacks(x: Array) -> bool:
 
     CuPy copies what is not in C order, widens float16 and refuses bfloat16.
     """
-    return library(array_namespace(x)) != "cupy"
+    return library_of(x) != "cupy"
+
+
+def adds_up_wide(x: Array) -> bool:
+    """Whether products of two matrices in half precision like ``x`` add up in float32 as they are.
+
+    CuPy's do, and the GPU has units for just that; to widen them first would do without.
+    """
+    return library_of(x) == "cupy"
 
 
 def rounds_products(x: Array) -> bool:
     """Whether products of float32 arrays like ``x`` are rounded to TF32 in this thread now."""
-    may = not _door.closed and precision() == "fast" and library(array_namespace(x)) == "cupy"
-    return may and cupy.has_tf32(x.device)
+    may = not _door.closed and precision() == "fast" and library_of(x) == "cupy"
+    return may and tf32.has_tf32(x.device)
 
 
 def winograd_from(x: Array, windows: Plan, groups: int) -> int | None:
@@ -240,4 +250,4 @@ def winograd_from(x: Array, windows: Plan, groups: int) -> int | None:
 
 def fft_below(x: Array) -> float:
     """Below which share of the direct sum's work Fourier's way is quicker on arrays like ``x``."""
-    return _FFT_BELOW.get(library(array_namespace(x)), 0.0)
+    return _FFT_BELOW.get(library_of(x), 0.0)

@@ -6,7 +6,7 @@ is the same for every kernel; which of the two classes carries it out is a quest
 many channels a window sum runs over. :mod:`devconv.functional.conv` calls them tile by tile.
 
 Shapes: slab ``(n, *reach, C)``, tile of ``y`` ``(n, *out, O)``, weight
-``(O, C // groups, *kernel)``. Products run in float32 for half-precision arrays.
+``(O, C // groups, *kernel)``. Products of half-precision arrays add up in float32, tiles too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import Shape
-from devconv.functional.products import itemsize, stacked
+from devconv.functional.products import factor, itemsize, product
 from devconv.functional.windows import Windows, put, put_back, take, tap
 
 
@@ -59,15 +59,36 @@ class Product:
     """
 
     def __init__(self, weight: Array, groups: int) -> None:
-        xp = _array.array_namespace(weight)
         self.groups = groups
         self.shape: Shape = tuple(weight.shape)
-        o, c, *kernel = self.shape
+        _, c, *kernel = self.shape
         self.taps = math.prod(kernel)
         self.bytes_per_window = self.taps * c * groups * max(4, itemsize(weight))
-        grouped = xp.reshape(_array.widen(weight), (groups, o // groups, c, self.taps))
+        self._weight = weight
+        self._made: Array | None = None
+
+    @property
+    def _matrix(self) -> Array:
+        """The kernel as ``(taps · C, O)``; its own cotangent does without."""
+        if self._made is None:
+            self._made = self._laid_out()
+        return self._made
+
+    def _laid_out(self) -> Array:
+        xp = _array.array_namespace(self._weight)
+        o, c, *_ = self.shape
+        split = (self.groups, o // self.groups, c, self.taps)
+        grouped = xp.reshape(self._factor(self._weight), split)
         ordered = xp.permute_dims(grouped, (0, 3, 2, 1))  # (G, taps, C/G, O/G)
-        self.matrix = xp.reshape(ordered, self._stacked(self.taps * c, o // groups))
+        return xp.reshape(ordered, self._stacked(self.taps * c, o // self.groups))
+
+    def _factor(self, x: Array) -> Array:
+        """One side of a product in the dtype that it is computed in."""
+        return factor(x) if self.groups == 1 else _array.widen(x)
+
+    def _part(self, x: Array) -> Array:
+        """One side of products that are added up outside, for each tap: not rounded before."""
+        return factor(x) if self.groups == self.taps == 1 else _array.widen(x)
 
     def _stacked(self, *shape: int) -> Shape:
         return shape if self.groups == 1 else (self.groups, *shape)
@@ -76,7 +97,7 @@ class Product:
         """The windows of a slab as rows: ``(windows, taps · C)``, valid until the next call."""
         route = _fast.route("columns", slab)
         if route is not None and self.groups == 1 and not w.is_pointwise:
-            return _array.widen(route(slab, w.out, w.kernel, w.stride, w.dilation))
+            return self._factor(route(slab, w.out, w.kernel, w.stride, w.dilation))
         windows = slab if w.is_pointwise else take(slab, w)
         return self._rows(windows, slab.shape[0] * math.prod(w.out), self.taps, self.shape[1])
 
@@ -87,7 +108,7 @@ class Product:
             # A view, so that one copy is left.
             split = xp.reshape(x, (*x.shape[:-1], self.groups, channels))
             x = xp.permute_dims(split, (x.ndim - 1, *range(x.ndim - 1), x.ndim))
-        return _array.widen(xp.reshape(x, self._stacked(rows, taps * channels)))
+        return self._factor(xp.reshape(x, self._stacked(rows, taps * channels)))
 
     def _image(self, rows: Array, shape: Shape, channels: int) -> Array:
         """The rows as ``(*shape, channels)``: the adjoint of :meth:`_rows`."""
@@ -104,12 +125,13 @@ class Product:
 
     def forward(self, slab: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
-        y = _product(self._columns(slab, w), self.matrix)  # (windows, taps·C) (taps·C, O)
+        y = product(self._columns(slab, w), self._matrix)  # (windows, taps·C) (taps·C, O)
         return self._image(y, (slab.shape[0], *w.out), self.shape[0])
 
     def to_input(self, dy: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
-        columns = _product(self._dy(dy), _transposed(self.matrix))  # (windows, O) (O, taps·C)
+        rows, kernel = self._part(self._dy(dy)), self._part(_transposed(self._matrix))
+        columns = product(rows, kernel)  # (windows, O) (O, taps·C)
         shape = (dy.shape[0], *w.out, self.taps)
         windows = self._image(columns, shape, self.shape[1] * self.groups)
         return put_back(windows, w)
@@ -117,7 +139,7 @@ class Product:
     def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
         columns = _transposed(self._columns(slab, w))
-        return _product(columns, self._dy(dy))  # (taps·C, windows) (windows, O)
+        return _array.widen(product(columns, self._dy(dy)))  # (taps·C, windows) (windows, O)
 
     def kernel_shaped(self, share: Array) -> Array:
         """See :class:`Contraction`."""
@@ -135,15 +157,25 @@ class Depthwise:
     """
 
     def __init__(self, weight: Array, groups: int) -> None:
-        xp = _array.array_namespace(weight)
         self.channels, self.multiple = groups, weight.shape[0] // groups
         self.shape: Shape = tuple(weight.shape)
         self.taps = math.prod(self.shape[2:])
         self.bytes_per_window = 4 * weight.shape[0] * max(4, itemsize(weight))
-        flat = xp.reshape(_array.widen(weight), (groups, self.multiple, self.taps))
-        ordered = xp.permute_dims(flat, (2, 0, 1))
-        in_a_row = xp.reshape(ordered, (weight.shape[0] * self.taps,))
-        self.kernel = xp.reshape(in_a_row, (self.taps, groups, self.multiple))
+        self._weight = weight
+        self._made: Array | None = None
+
+    @property
+    def _kernel(self) -> Array:
+        """The kernel as ``(taps, C, m)``, in this order in memory; its cotangent does without."""
+        if self._made is None:
+            self._made = self._laid_out()
+        return self._made
+
+    def _laid_out(self) -> Array:
+        xp = _array.array_namespace(self._weight)
+        flat = xp.reshape(_array.widen(self._weight), (self.channels, self.multiple, self.taps))
+        in_a_row = xp.reshape(xp.permute_dims(flat, (2, 0, 1)), (self.shape[0] * self.taps,))
+        return xp.reshape(in_a_row, (self.taps, self.channels, self.multiple))
 
     def _taps(self, slab: Array, w: Windows) -> Iterator[Array]:
         xp = _array.array_namespace(slab)
@@ -160,11 +192,11 @@ class Depthwise:
         xp = _array.array_namespace(slab)
         route = _fast.route("weigh", slab) if self.multiple == 1 else None
         if route is not None:
-            kernel = xp.reshape(self.kernel, (*w.kernel, self.channels))
+            kernel = xp.reshape(self._kernel, (*w.kernel, self.channels))
             return route(take(_array.widen(slab), w), kernel)
         total = None
         for t, pixels in enumerate(self._taps(slab, w)):
-            product = pixels * self.kernel[t, ...]
+            product = pixels * self._kernel[t, ...]
             total = product if total is None else total + product
         return xp.reshape(total, (slab.shape[0], *w.out, self.shape[0]))
 
@@ -173,10 +205,10 @@ class Depthwise:
         xp = _array.array_namespace(dy)
         route = _fast.route("weigh_input", dy) if self.multiple == 1 else None
         if route is not None:
-            kernel = xp.reshape(self.kernel, (*w.kernel, self.channels))
+            kernel = xp.reshape(self._kernel, (*w.kernel, self.channels))
             return route(_array.widen(dy), kernel, w)
         dy = self._split(dy)
-        shares = (xp.sum(dy * self.kernel[t, ...], axis=-1) for t in range(self.taps))
+        shares = (xp.sum(dy * self._kernel[t, ...], axis=-1) for t in range(self.taps))
         return put(shares, w, like=dy[..., 0])
 
     def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
@@ -197,8 +229,3 @@ class Depthwise:
 
 def _transposed(matrix: Array) -> Array:
     return _array.array_namespace(matrix).matrix_transpose(matrix)
-
-
-def _product(a: Array, b: Array) -> Array:
-    """Matrices multiplied, or each pair of two stacks of them."""
-    return stacked(a, b, _product) if a.ndim > 2 else _fast.multiplication(a, b)(a, b)

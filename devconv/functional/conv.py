@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, Shape, integer, located
 from devconv.device import Device
 from devconv.device import device as find
 from devconv.functional.algorithm import chosen, faces
 from devconv.functional.operation import Pullback, differentiable
+from devconv.functional.products import channel_sums
 from devconv.functional.windows import Windows, channels_first, channels_last, checked_plan
 
 Padding = int | str | Sequence[int | tuple[int, int]]
@@ -100,15 +100,6 @@ def conv(
         return dx, dweight, None if bias is None else channel_sums(dy)
 
     return channels_first(y), pullback
-
-
-def channel_sums(dy: Array) -> Array:
-    """The sum of ``dy (N, *out, O)`` over everything but its channels."""
-    route = _fast.rows("channel_sums", dy)
-    if route is not None:
-        return route(dy)
-    xp = _array.array_namespace(dy)
-    return xp.sum(_array.widen(dy), axis=tuple(range(dy.ndim - 1)))
 
 
 def _plan(

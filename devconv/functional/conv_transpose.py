@@ -14,8 +14,9 @@ from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidValue, Shape, integer, pairs_per_dimension, per_dimension
 from devconv.functional.algorithm import faces
-from devconv.functional.conv import channel_sums, check_bank, check_bias
+from devconv.functional.conv import check_bank, check_bias
 from devconv.functional.operation import Pullback, differentiable
+from devconv.functional.products import channel_sums
 from devconv.functional.windows import Windows, channels_first, channels_last
 
 Size = int | Sequence[int]

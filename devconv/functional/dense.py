@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from devconv import _array, _fast
+from devconv import _array
 from devconv._array import Array
 from devconv._check import InvalidValue
 from devconv.functional.operation import Pullback, differentiable
+from devconv.functional.products import channel_sums, factor, product
 
 
 @differentiable(skips=True)
@@ -38,21 +39,18 @@ def dense(x: Array, weight: Array, bias: Array | None = None, /) -> tuple[Array,
     xp = _array.array_namespace(x)
     _check(tuple(x.shape), tuple(weight.shape), None if bias is None else tuple(bias.shape))
     out_features, in_features = weight.shape
-    rows = _array.widen(xp.reshape(x, (math.prod(x.shape[:-1]), in_features)))
-    matrix = _array.widen(weight)
-    multiply = _fast.multiplication(rows, matrix)
-    y = multiply(rows, matrix.T)  # (rows, in) (in, out)
+    rows, matrix = factor(xp.reshape(x, (math.prod(x.shape[:-1]), in_features))), factor(weight)
+    y = product(rows, matrix.T)  # (rows, in) (in, out)
     if bias is not None:
-        y = y + _array.widen(bias)
+        y = y + factor(bias)
 
     def pullback(dy: Array, skip: tuple[int, ...] = ()) -> tuple[Array | None, ...]:
-        dy = _array.widen(xp.reshape(dy, (rows.shape[0], out_features)))
-        multiply = _fast.multiplication(dy, matrix)
+        dy = factor(xp.reshape(dy, (rows.shape[0], out_features)))
         dx = None
         if 0 not in skip:
-            dx = xp.reshape(multiply(dy, matrix), x.shape)  # (rows, out) (out, in)
-        dweight = multiply(dy.T, rows)  # (out, rows) (rows, in)
-        dbias = None if bias is None else xp.sum(dy, axis=0)
+            dx = xp.reshape(product(dy, matrix), x.shape)  # (rows, out) (out, in)
+        dweight = product(dy.T, rows)  # (out, rows) (rows, in)
+        dbias = None if bias is None else channel_sums(dy)
         return dx, dweight, dbias
 
     return _array.cast(xp.reshape(y, (*x.shape[:-1], out_features)), x.dtype), pullback

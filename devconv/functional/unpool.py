@@ -98,7 +98,7 @@ def max_unpool(
         dx = xp.take(xp.reshape(dy, (planes * pixels,)), there, axis=0)
         return xp.reshape(xp.where(stays, dx, xp.zeros_like(dx)), shape), None
 
-    return xp.reshape(y, (*shape[:2], *size)), pullback
+    return _array.cast(xp.reshape(y, (*shape[:2], *size)), x.dtype), pullback
 
 
 def unpooled_size(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import EllipsisType
 from typing import Any, TypeAlias
@@ -41,36 +41,36 @@ class Windows:
     dilation: Shape
     out: Shape
 
-    @property
-    def taps(self) -> int:
-        """How many elements a window has."""
-        return math.prod(self.kernel)
+    taps: int = field(init=False, compare=False, repr=False)
+    """How many elements a window has."""
+    reach: Shape = field(init=False, compare=False, repr=False)
+    """The extent of the padded image that the windows read."""
+    edges: tuple[tuple[int, int, int], ...] = field(init=False, compare=False, repr=False)
+    """Per dimension: padding before, pixels of the image read, padding after; in all the reach."""
+    is_padded: bool = field(init=False, compare=False, repr=False)
+    """Whether any window reads padding."""
+    is_pointwise: bool = field(init=False, compare=False, repr=False)
+    """Whether the windows are the pixels of the slab, each once (a 1x1 convolution)."""
 
-    @property
-    def reach(self) -> Shape:
-        """The extent of the padded image that the windows read."""
-        return tuple(
+    def __post_init__(self) -> None:
+        """Work out once what every pass asks for."""
+        reach = tuple(
             (o - 1) * s + d * (k - 1) + 1 if o else 0
             for o, s, d, k in zip(self.out, self.stride, self.dilation, self.kernel, strict=True)
         )
-
-    @property
-    def edges(self) -> tuple[tuple[int, int, int], ...]:
-        """Per dimension: padding before, pixels of the image read, padding after.
-
-        The three add up to :attr:`reach`.
-        """
         edges = []
-        for size, (before, _), reach in zip(self.size, self.padding, self.reach, strict=True):
-            before = min(before, reach)
-            used = min(size, reach - before)
-            edges.append((before, used, reach - before - used))
-        return tuple(edges)
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether any window reads padding."""
-        return any(before or after for before, _, after in self.edges)
+        for size, (before, _), extent in zip(self.size, self.padding, reach, strict=True):
+            before = min(before, extent)
+            used = min(size, extent - before)
+            edges.append((before, used, extent - before - used))
+        taps = math.prod(self.kernel)
+        vars(self).update(
+            taps=taps,
+            reach=reach,
+            edges=tuple(edges),
+            is_padded=any(before or after for before, _, after in edges),
+            is_pointwise=taps == 1 and all(s == 1 for s in self.stride),
+        )
 
     @property
     def is_whole(self) -> bool:
@@ -79,11 +79,6 @@ class Windows:
         A transposed convolution may leave more than a stride of its image unread.
         """
         return self == plan(self.size, self.kernel, self.stride, self.padding, self.dilation)
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether the windows are the pixels of the slab, each once (a 1x1 convolution)."""
-        return self.taps == 1 and all(s == 1 for s in self.stride)
 
     def offsets(self) -> Iterator[Shape]:
         """The taps of a window as indices into the kernel, in C order."""
@@ -110,15 +105,19 @@ class Windows:
 
         Only for stride 1, and no more padding than a kernel's reach; else ``None``.
         """
-        spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True)]
-        padding = []
-        for size, out, span, (before, _) in zip(
-            self.size, self.out, spans, self.padding, strict=True
-        ):
-            padding.append((span - before, size - out + before))
-        if any(s != 1 for s in self.stride) or any(min(pair) < 0 for pair in padding):
-            return None
-        return replace(self, size=self.out, padding=tuple(padding), out=self.size)
+        return _transposed(self)
+
+
+@lru_cache(maxsize=1024)
+def _transposed(w: Windows) -> Windows | None:
+    spans = [d * (k - 1) for d, k in zip(w.dilation, w.kernel, strict=True)]
+    padding = tuple(
+        (span - before, size - out + before)
+        for size, out, span, (before, _) in zip(w.size, w.out, spans, w.padding, strict=True)
+    )
+    if any(s != 1 for s in w.stride) or any(min(pair) < 0 for pair in padding):
+        return None
+    return replace(w, size=w.out, padding=padding, out=w.size)
 
 
 def _lengths(box: Iterable[slice]) -> Shape:

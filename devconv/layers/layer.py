@@ -511,5 +511,6 @@ def _placed(x: Array, place: Device, dtype: str) -> Array:
     if not _array.is_floating(x) or _array.dtype_name(x.dtype) == dtype:
         return to_device(x, place)
     if device_of(x) == place:
-        return _array.cast(x, place.dtype(dtype))
+        with _array.on_device(x):
+            return _array.cast(x, place.dtype(dtype))
     return place.asarray(_array.to_numpy(x), dtype=dtype)
