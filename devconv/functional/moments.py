@@ -11,6 +11,7 @@ from typing import Any
 from devconv import _array, _fast
 from devconv._array import Array
 from devconv.functional.operation import Pullback
+from devconv.functional.special import at_least
 from devconv.functional.windows import channels_first, channels_last
 
 Axes = tuple[int, ...]
@@ -49,19 +50,23 @@ def normalized(
     others = tuple(a for a in shared if a not in common)
     count = math.prod([x.shape[a] for a in axes]) * (x.shape[1] // groups if groups else 1)
 
-    def average(v: Array, over: Axes) -> Array:
-        sums = _total(v, over)
+    def average(v: Array) -> Array:
+        sums = _total(v, axes)
         return (_over_groups(sums, groups) if groups else sums) / count
 
+    def average_back(sums: Array, share: Any) -> Array:
+        return _over_groups(sums * share, groups) if groups else _total(sums, left) * share
+
     if moments is None:
-        mean = average(wide, axes) if centred else None
+        mean = average(wide) if centred else None
         base, offset = wide if mean is None else wide - _rows(mean, wide), b
-        var = average(base * base, axes)
+        var = average(base * base)
     else:
         mean, var = moments
-    least = float(xp.finfo(var.dtype).smallest_normal)  # a constant becomes 0, not 0/0
-    floor = xp.full((), least, dtype=var.dtype, device=_array.device(x))
-    rate = 1.0 / xp.sqrt(xp.maximum(var + eps, floor))
+    square, least = var + eps, float(xp.finfo(var.dtype).smallest_normal)
+    if moments is not None or eps < least:
+        square = at_least(square, least)  # a constant becomes 0, not 0/0
+    rate = 1.0 / xp.sqrt(square)
     gain = rate if w is None or not common else rate * w  # as small as the sums
     if moments is not None:  # of constants: x · gain + offset
         base, offset = wide, mean * -gain if b is None else b - mean * gain
@@ -82,12 +87,14 @@ def normalized(
         dx = dy * _rows(gain, wide)
         if w is not None and not common:
             dx *= w
-        if moments is None:
-            if w is not None:
-                level, flow = level * w, flow * w
-            dx -= deviation * _rows(average(flow, left) * rate * rate, wide)
-            if mean is not None:
-                dx -= _rows(average(level, left) * rate, wide)
+            flow = flow * w
+        if moments is not None:
+            return dx, dweight, dbias
+        share = gain / count
+        if mean is not None:
+            lift = average_back(level, share) if common else average_back(dx, 1.0 / count)
+            dx -= _rows(lift, wide)
+        dx -= deviation * _rows(average_back(flow, share) * rate, wide)
         return dx, dweight, dbias
 
     return _array.cast(y, x.dtype), (mean, var), pullback
@@ -125,11 +132,11 @@ def _total(x: Array, axes: Axes) -> Array:
     Whole images, then whole rows of pixels are added to each other: long runs in
     channels-last memory, and short sums, which round less than one sum over everything.
     """
-    xp = _array.array_namespace(x)
-    steps: list[Axes] = [(axis,) for axis in axes]
-    if _has_many_channels(x) and math.prod(x.shape[2:]) <= 1024:  # short all at once
-        first = axes[:1] == (0,)
-        steps = [axes[:first], axes[first:]]
+    xp, images = _array.array_namespace(x), axes[:1] == (0,)
+    short = 1024 if _has_many_channels(x) else 256 if images else 0
+    steps: list[Axes] = [axes[:images], *((axis,) for axis in axes[images:])]
+    if x.ndim > 3 and math.prod([x.shape[a] for a in axes[images:]]) <= short:  # all at once
+        steps = [axes[:images], axes[images:]]
     for some in steps:
         x = xp.sum(x, axis=some, keepdims=True) if some else x
     return x
@@ -148,10 +155,10 @@ def _rows(v: Array, x: Array) -> Array:
     """Numbers per channel, ``v (..., C, 1, ..., 1)``, repeated along the rows of images ``x``.
 
     In the memory order of ``x``: where that is channels-last, a row of pixels then meets
-    one run of numbers, not a short one for each pixel.
+    one run of numbers, not a short one for each pixel. A device asks for no runs.
     """
     per_channel = x.ndim > 3 and v.shape[1:] == (x.shape[1], *(1,) * (x.ndim - 2))
-    if not per_channel or _has_many_channels(x):
+    if not per_channel or _has_many_channels(x) or not _array.is_readable(x):
         return v
     n = min(v.shape[0], x.shape[0])
     row = x[:n, :, *(slice(0, 1) for _ in range(x.ndim - 3)), :]

@@ -14,6 +14,7 @@ from typing import Any
 from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, Shape, flag, integer, per_dimension
+from devconv.functional import grid
 from devconv.functional.conv import check_image
 from devconv.functional.operation import Pullback, differentiable
 from devconv.functional.separable import outer
@@ -85,6 +86,8 @@ def max_pool(
     budget = _bytes_per_window(x)
 
     def largest(slab: Array, w: Windows) -> Array:
+        if grid.suits(slab, w):
+            return xp.max(grid.windows(slab, w), axis=grid.taps(w))
         return functools.reduce(xp.maximum, (tap(slab, w, offset) for offset in w.offsets()))
 
     route = _fast.pooling("largest", pixels, w)
@@ -102,9 +105,10 @@ def max_pool(
         dy = _array.widen(channels_last(dy))  # windows overlap: their shares add up
 
         def body(tile: Tile) -> Array:
-            hits = _maxima(pixels[tile.of_x], y[tile.of_y], tile.windows, tile.windows.offsets())
-            share = dy[tile.of_y]
-            return put(_to_the_first(hits, share), tile.windows, share)
+            here, best, share, w = pixels[tile.of_x], y[tile.of_y], dy[tile.of_y], tile.windows
+            if grid.suits(here, w):
+                return grid.put_back(_shares(here, best, share, w), w)
+            return put(_to_the_first(_maxima(here, best, w, w.offsets()), share), w, share)
 
         dx = spread(body, tuple(pixels.shape), w, bytes_per_window=budget, like=dy)
         return (channels_first(dx),)
@@ -129,6 +133,17 @@ def _to_the_first(hits: Iterable[Array], dy: Array) -> Iterator[Array]:
         first = hit if free is None else hit & free
         yield xp.where(first, dy, nothing)
         free = ~first if free is None else free ^ first  # the first is one of the free
+
+
+def _shares(pixels: Array, best: Array, dy: Array, w: Windows) -> Array:
+    """All that :func:`_to_the_first` gives, in the order of :func:`grid.windows`."""
+    xp = _array.array_namespace(dy)
+    dtype = xp.int8 if w.taps < 128 else _array.index_dtype(dy)  # few bytes for each tap
+    hits = grid.windows(cut(pixels, w, math.nan), w) == grid.per_window(best)
+    hits = hits | grid.windows(cut(pixels != pixels, w), w)
+    places = grid.per_tap(xp.arange(w.taps, dtype=dtype, device=_array.device(dy)), w)
+    first = xp.min(xp.where(hits, places, w.taps), axis=grid.taps(w), keepdims=True)
+    return xp.where(places == first, grid.per_window(dy), 0.0)
 
 
 def _indices(pixels: Array, y: Array, w: Windows) -> Array:
@@ -200,6 +215,8 @@ def avg_pool(
 
     def total(slab: Array, w: Windows) -> Array:
         slab = _array.widen(slab)
+        if grid.suits(slab, w):
+            return _array.array_namespace(slab).sum(grid.windows(slab, w), axis=grid.taps(w))
         return functools.reduce(lambda a, b: a + b, (tap(slab, w, o) for o in w.offsets()))
 
     route = _fast.pooling("total", pixels, w)
@@ -223,8 +240,10 @@ def avg_pool(
             return (channels_first(route(shares, w)),)
 
         def body(tile: Tile) -> Array:
-            share = shares[tile.of_y]
-            return put((share for _ in range(w.taps)), tile.windows, share)
+            share, w = shares[tile.of_y], tile.windows
+            if grid.are_apart(w) and not _array.is_readable(share):  # a device: one launch
+                return grid.put_back(grid.repeated(share, w), w)
+            return put((share for _ in range(w.taps)), w, share)
 
         dx = spread(body, tuple(pixels.shape), w, bytes_per_window=budget, like=shares)
         return (channels_first(dx),)

@@ -38,14 +38,38 @@ def at_least(x: Array, low: float) -> Array:
     >>> at_least(np.asarray([-1.0, 2.0]), 0.0)
     array([0., 2.])
     """
-    xp = _array.array_namespace(x)
-    return xp.maximum(x, xp.full((), low, dtype=x.dtype, device=_array.device(x)))
+    maximum = _array.array_namespace(x).maximum
+    return maximum(x, _beside(maximum, x, low))
 
 
 def at_most(x: Array, high: float) -> Array:
     """The smaller of ``x`` and a number; NaN stays NaN."""
-    xp = _array.array_namespace(x)
-    return xp.minimum(x, xp.full((), high, dtype=x.dtype, device=_array.device(x)))
+    minimum = _array.array_namespace(x).minimum
+    return minimum(x, _beside(minimum, x, high))
+
+
+def _beside(function: Any, x: Array, value: float) -> Any:
+    """A number as ``function(x, number)`` takes it: plain, if it is a universal function.
+
+    As NumPy and CuPy have it; of another function an older library may want arrays alone.
+    """
+    return partner(x, value) if hasattr(function, "nin") else _single(x, value)
+
+
+def partner(x: Array, value: float) -> Any:
+    """A number in the dtype of ``x``, to compare and to combine with it.
+
+    Plain, but for bfloat16: beside a plain number CuPy makes float32 of that.
+
+    >>> import numpy as np
+    >>> partner(np.ones(2), 0.5)
+    0.5
+    """
+    return _single(x, value) if _array.dtype_name(x.dtype) == "bfloat16" else value
+
+
+def _single(x: Array, value: float) -> Array:
+    return _array.array_namespace(x).full((), value, dtype=x.dtype, device=_array.device(x))
 
 
 def blend(a: Any, x: Array, b: Any, y: Array) -> Array:
@@ -59,7 +83,12 @@ def blend(a: Any, x: Array, b: Any, y: Array) -> Array:
     route = _fast.passing("blend", x, y) if plain else None
     if route is not None:
         return route(a, x, b, y)
-    return (x if plain and a == 1.0 else a * x) + b * y
+    return scaled(a, x) + scaled(b, y)
+
+
+def scaled(factor: Any, x: Array) -> Array:
+    """``factor · x`` for a number or an array; ``x`` itself, if it is the number 1.0."""
+    return x if isinstance(factor, float) and factor == 1.0 else factor * x
 
 
 def scaled_step(
@@ -70,18 +99,17 @@ def scaled_step(
     *,
     betas: tuple[float, float],
     rate: Any,
-    root: Any,
-    eps: float,
+    eps: Any,
     shrink: float,
     decay: float,
 ) -> tuple[Array, Array, Array]:
     """Adam's step of ``x``, and the running means of gradients and of their squares.
 
-    ``x · shrink - rate · first / (sqrt(second) / root + eps)``, where the means have the
-    gradient's share ``grad + decay · x``; in one pass where there is a route.
+    ``x · shrink - rate · first / (sqrt(second) + eps)``, where the means have the gradient's
+    share ``grad + decay · x``; in one pass where there is a route.
 
     >>> import numpy as np
-    >>> one = {"betas": (0.0, 0.0), "rate": 0.5, "root": 1.0, "eps": 0.0}
+    >>> one = {"betas": (0.0, 0.0), "rate": 0.5, "eps": 0.0}
     >>> scaled_step(np.ones(1), np.ones(1), None, None, **one, shrink=1.0, decay=0.0)[0]
     array([0.5])
     """
@@ -90,16 +118,15 @@ def scaled_step(
     if route is not None:
         first, second = (0.0 if m is None else m for m in (first, second))
         return route(
-            x, grad, first, second, beta1, beta2, 1.0 - beta1, 1.0 - beta2, rate, root, eps, shrink,
-            decay,
-        )  # fmt: skip
+            x, grad, first, second, beta1, beta2, 1.0 - beta1, 1.0 - beta2, rate, eps, shrink, decay
+        )
     if decay:
         grad = grad + decay * x
     if shrink != 1.0:
         x = x * shrink
     first = (1.0 - beta1) * grad + (0.0 if first is None else beta1 * first)
     second = (1.0 - beta2) * grad * grad + (0.0 if second is None else beta2 * second)
-    size = _array.array_namespace(x).sqrt(second) / root + eps
+    size = _array.array_namespace(x).sqrt(second) + eps
     return x - rate * first / size, first, second
 
 

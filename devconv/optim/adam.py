@@ -67,27 +67,28 @@ class Adam(Optimizer):
             self.eps = _check.number("eps", eps, least=0.0)
 
     def counted(self, step: Any) -> tuple[Any, Any]:
-        """``1 - β₁ᵗ`` and ``1 - β₂ᵗ`` in step ``t``."""
-        if not _array.is_array(step):
-            return 1.0 - self.betas[0] ** step, 1.0 - self.betas[1] ** step
-        xp = _array.array_namespace(step)  # float32 would lose most digits of the difference
-        first, second = (-xp.expm1(step * math.log(b)) if b else 1.0 for b in self.betas)
-        return first, second
+        """In step ``t``, ``lr · root / (1 - β₁ᵗ)`` and ``eps · root``: ``root = sqrt(1 - β₂ᵗ)``."""
+        if _array.is_array(step):
+            xp = _array.array_namespace(step)  # float32 would lose most digits of the difference
+            first, second = (-xp.expm1(step * math.log(b)) if b else 1.0 for b in self.betas)
+        else:
+            first, second = (1.0 - b**step for b in self.betas)
+        root = second**0.5
+        return self.lr * root / first, self.eps * root
 
     def rule(
         self, x: Array, grad: Array, moments: dict[str, Array | None], step: Any
     ) -> tuple[Array, dict[str, Array]]:
         """One parameter's step; ``step`` is what :meth:`counted` gives."""
-        unbiased1, unbiased2 = step
+        rate, eps = step
         x, first, second = scaled_step(
             x,
             grad,
             moments["first"],
             moments["second"],
             betas=self.betas,
-            rate=self.lr / unbiased1,
-            root=unbiased2**0.5,
-            eps=self.eps,
+            rate=rate,
+            eps=eps,
             shrink=1.0 - self.lr * self.weight_decay if self.decoupled else 1.0,
             decay=0.0 if self.decoupled else self.weight_decay,
         )

@@ -73,7 +73,8 @@ class SGD(Optimizer):
             return blend(1.0, x, -self.lr, grad), {}
         before = moments["momentum"]
         if before is None:
-            b = _array.copied(grad)  # whoever computed the gradient may use its memory again
+            # whoever computed the gradient may use its memory again
+            b = grad if self.weight_decay else _array.copied(grad)
         elif not self.nesterov and not self.dampening:
             b, new = blend_twice(self.momentum, before, 1.0, grad, -self.lr, x)
             return new, {"momentum": b}

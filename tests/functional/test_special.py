@@ -11,6 +11,8 @@ import pytest
 from devconv.functional.special import at_least, at_most, erf, log1p_exp, logistic
 from tests.backends import Backend
 
+pytestmark = pytest.mark.usefixtures("on_its_device")
+
 EDGES = [0.0, -0.0, 0.46875, -0.46875, 4.0, 6.0, 5.9999999, 1e-300, -1e-300, 1e-8, 30.0, 1e300]
 
 

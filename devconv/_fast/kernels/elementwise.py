@@ -190,13 +190,13 @@ def scaled_step(x: Array, *numbers: Any) -> tuple[Array, Array, Array]:
 
 def _scaled_step(cupy: ModuleType) -> Kernel:
     return cupy.ElementwiseKernel(
-        "T x, T grad, T first, T second, T beta1, T beta2, T fresh1, T fresh2, T rate, T root, "
-        "T eps, T shrink, T decay",
+        "T x, T grad, T first, T second, T beta1, T beta2, T fresh1, T fresh2, T rate, T eps, "
+        "T shrink, T decay",
         "T to, T mean, T square",
         """
         const T weight = x * shrink, slope = decay == 0 ? grad : grad + decay * x;
         const T m = fresh1 * slope + beta1 * first, v = fresh2 * slope * slope + beta2 * second;
-        to = weight - rate * m / (sqrt(v) / root + eps); mean = m; square = v;
+        to = weight - rate * m / (sqrt(v) + eps); mean = m; square = v;
         """,
         "devconv_scaled_step",
     )

@@ -7,7 +7,7 @@ import math
 from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, Shape, choice
-from devconv.functional.activation.elementwise import elementwise, masked
+from devconv.functional.activation.elementwise import elementwise
 from devconv.functional.activation.sigmoids import ramp
 from devconv.functional.activation.softmaxes import axis_of
 from devconv.functional.operation import Pullback, differentiable
@@ -21,7 +21,7 @@ _BEND = (
     1.7561698198271746e-09, -1.3226330941430365e-07, 3.964744075514378e-06,
     -5.530619204527881e-05, -3.259497905479258e-05, 0.03633308457667357, 0.7978849414598397,
 )  # fmt: skip
-_BENT = 5.5  # from here on tanh(x · the polynomial's last value) is 1 to the last bit of float32
+_BENT = 5.5**2  # from here on tanh(x · the polynomial's last value) is 1 in all of float32's bits
 
 
 @differentiable
@@ -79,8 +79,7 @@ def _below(x: Array, near: Array) -> Array:
     xp = _array.array_namespace(x)
     if _array.dtype_name(x.dtype) == "float64":
         return 0.5 * (1.0 + erf(x / math.sqrt(2.0)))
-    size = at_most(xp.abs(near), _BENT)
-    square = size * size
+    square = at_most(near * near, _BENT)
     bend = square * _BEND[0] + _BEND[1]
     for c in _BEND[2:]:
         bend = bend * square + c
@@ -165,7 +164,7 @@ def hard_swish(x: Array, /) -> tuple[Array, Pullback]:
 
     def back(dy: Array) -> Array:
         near = at_most(at_least(wide, -3.0), 3.0)
-        return dy * (gate + masked(near / 6.0, (wide > -3.0) & (wide < 3.0)))
+        return dy * (gate + _array.masked(near / 6.0, (wide > -3.0) & (wide < 3.0)))
 
     return elementwise(x, wide * gate, back)
 

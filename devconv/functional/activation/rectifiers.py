@@ -5,9 +5,9 @@ from __future__ import annotations
 from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, nonzero, number
-from devconv.functional.activation.elementwise import clamped, elementwise, masked
+from devconv.functional.activation.elementwise import clamped, elementwise
 from devconv.functional.operation import Pullback, differentiable
-from devconv.functional.special import at_least, at_most
+from devconv.functional.special import at_least, at_most, scaled
 
 # The two numbers that make a normal distribution its own image (Klambauer et al., 2017).
 _SELU_SCALE = 1.0507009873554804934193349852946
@@ -41,7 +41,7 @@ def relu(x: Array, /) -> tuple[Array, Pullback]:
 
     def pullback(dy: Array) -> tuple[Array]:
         route = _fast.passing("relu_back", dy, y)
-        return (masked(dy, y != 0) if route is None else route(dy, y),)
+        return (_array.masked(dy, y != 0) if route is None else route(dy, y),)
 
     return y, pullback
 
@@ -93,13 +93,16 @@ def leaky_relu(x: Array, /, *, negative_slope: float = 0.01) -> tuple[Array, Pul
     """
     wide, slope = _array.widen(x), number("negative_slope", negative_slope)
     y = at_least(wide, 0.0) + slope * at_most(wide, 0.0)
-    return elementwise(x, y, lambda dy: dy * _slopes(wide, slope))
+    return elementwise(x, y, lambda dy: _bent(dy, wide, slope))
 
 
-def _slopes(x: Array, below: Array | float, above: float = 1.0) -> Array:
-    """``above`` where ``x > 0``, else ``below``."""
-    positive = _array.array_namespace(x).astype(x > 0, x.dtype)
-    return above * positive + below * (1.0 - positive)
+def _bent(dy: Array, x: Array, below: Array | float, above: float = 1.0) -> Array:
+    """``dy · above`` where ``x > 0``, else ``dy · below``; a host multiplies."""
+    xp = _array.array_namespace(x)
+    if not (_array.is_readable(x) or _array.is_traced(x)):
+        return xp.where(x > 0, scaled(above, dy), below * dy)
+    positive = xp.astype(x > 0, x.dtype)
+    return dy * (scaled(above, positive) + below * (1.0 - positive))
 
 
 @differentiable
@@ -136,7 +139,7 @@ def prelu(x: Array, weight: Array, /) -> tuple[Array, Pullback]:
 
     def pullback(dy: Array) -> tuple[Array, ...]:
         dy = _array.widen(dy)
-        dx = dy * _slopes(wide, slope)
+        dx = _bent(dy, wide, slope)
         dweight = xp.sum(dy * at_most(wide, 0.0), axis=others)
         return dx, xp.reshape(dweight, weight.shape)
 
@@ -237,10 +240,11 @@ def selu(x: Array, /) -> tuple[Array, Pullback]:
 def _exponential(x: Array, above: float, below: float, rate: float) -> tuple[Array, Pullback]:
     """``above · x`` where ``x > 0``, else ``below · (exp(rate · x) - 1)``."""
     xp, wide = _array.array_namespace(x), _array.widen(x)
-    y = above * at_least(wide, 0.0) + below * xp.expm1(rate * at_most(wide, 0.0))
+    falling = xp.expm1(scaled(rate, at_most(wide, 0.0)))
+    y = scaled(above, at_least(wide, 0.0)) + scaled(below, falling)
 
     def back(dy: Array) -> Array:
-        falling = below * rate * xp.exp(rate * at_most(wide, 0.0))
-        return dy * _slopes(wide, falling, above)
+        falling = below * rate * xp.exp(scaled(rate, at_most(wide, 0.0)))
+        return _bent(dy, wide, falling, above)
 
     return elementwise(x, y, back)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from devconv import _array, _fast
 from devconv._array import Array
 from devconv._check import InvalidValue, nonzero, number
-from devconv.functional.activation.elementwise import clamped, elementwise, masked
+from devconv.functional.activation.elementwise import clamped, elementwise
 from devconv.functional.operation import Pullback, differentiable
 from devconv.functional.special import at_least, at_most, log1p_exp, logistic
 
@@ -56,7 +56,7 @@ def hard_sigmoid(x: Array, /) -> tuple[Array, Pullback]:
     """
     wide = _array.widen(x)
     inside = (wide > -3.0) & (wide < 3.0)
-    return elementwise(x, ramp(wide), lambda dy: masked(dy / 6.0, inside))
+    return elementwise(x, ramp(wide), lambda dy: _array.masked(dy / 6.0, inside))
 
 
 def ramp(x: Array) -> Array:

@@ -10,6 +10,7 @@ from devconv._check import InvalidType, InvalidValue, choice, integer, number
 from devconv.functional.activation.softmaxes import log_probabilities
 from devconv.functional.loss.reduction import REDUCTIONS, reduced, weighted_mean
 from devconv.functional.operation import Pullback, differentiable
+from devconv.functional.special import at_least, scaled
 
 
 @differentiable(integers=("target",), constants=("class_weight",))
@@ -79,23 +80,30 @@ def cross_entropy(
         )
 
     log_p = log_probabilities(logits, axis)
-    weight = _class_factor(class_weight, logits.ndim, axis)
+    weight, even = _class_factor(class_weight, logits.ndim, axis), class_weight is None
     if is_index:
-        hot, counted = one_hot(target, classes, axis, ignore_index, log_p)
-        log_p = xp.where(counted == 0, xp.zeros_like(log_p), log_p)  # whatever it was
+        hit, counts = labelled(target, classes, axis, ignore_index, log_p)
+        log_p = xp.where(xp.expand_dims(counts == 0, axis=axis), 0.0, log_p)  # whatever it was
+        own = counts if even else counts * xp.sum(xp.where(hit, weight, 0.0), axis=axis)
+        q = xp.astype(hit, log_p.dtype)
     else:
-        hot, counted = _array.widen(target), 1.0
-    q = ((1.0 - smoothing) * hot + smoothing / classes * counted) * weight
-    losses = -xp.sum(_times(q, log_p), axis=axis)
+        hit, counts, q = None, 1.0, _array.widen(target)
+    if smoothing:
+        q = (1.0 - smoothing) * q + smoothing / classes
+    q = scaled(weight, q)
+    only = hit is not None and even and not smoothing
+    terms = xp.where(hit, log_p, 0.0) if only else _times(q, log_p)
+    losses = -scaled(counts, xp.sum(terms, axis=axis))
     if is_index and reduction == "mean":
-        loss, spread = weighted_mean(losses, xp.sum(hot * weight))
+        loss, spread = weighted_mean(losses, own)
     else:  # the mean over probabilities is over examples, whatever the class weights
         loss, spread = reduced(losses, reduction)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        flow = xp.expand_dims(spread(dy), axis=axis)
-        dlogits = flow * (xp.exp(log_p) * xp.sum(q, axis=axis, keepdims=True) - q)
-        return dlogits, None if is_index else -flow * log_p * weight * (1.0 - smoothing)
+        flow = xp.expand_dims(scaled(counts, spread(dy)), axis=axis)
+        whole = 1.0 if is_index and even else xp.sum(q, axis=axis, keepdims=True)
+        dlogits = flow * (scaled(whole, xp.exp(log_p)) - q)
+        return dlogits, None if is_index else -flow * scaled(weight, log_p) * (1.0 - smoothing)
 
     return loss, pullback
 
@@ -153,17 +161,20 @@ def nll_loss(
 
     xp, axis = _array.array_namespace(log_probabilities), min(log_probabilities.ndim - 1, 1)
     log_p = _array.widen(log_probabilities)
-    hot, _ = one_hot(target, classes, axis, ignore_index, log_p)
-    log_p = xp.where(hot == 0, xp.zeros_like(log_p), log_p)  # only the labelled class is read
-    q = hot * _class_factor(class_weight, log_p.ndim, axis)
-    losses = -xp.sum(_times(q, log_p), axis=axis)
+    hit, counts = labelled(target, classes, axis, ignore_index, log_p)
+    score = xp.sum(xp.where(hit, log_p, 0.0), axis=axis)  # only the labelled class is read
+    if class_weight is not None:
+        weight = _class_factor(class_weight, log_p.ndim, axis)
+        counts = counts * xp.sum(xp.where(hit, weight, 0.0), axis=axis)
+    hot = xp.astype(hit, log_p.dtype)
+    losses = -(counts * score if class_weight is None else _times(counts, score))
     if reduction == "mean":
-        loss, spread = weighted_mean(losses, xp.sum(q))
+        loss, spread = weighted_mean(losses, counts)
     else:
         loss, spread = reduced(losses, reduction)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        return -xp.expand_dims(spread(dy), axis=axis) * q, None
+        return -xp.expand_dims(spread(dy) * counts, axis=axis) * hot, None
 
     return loss, pullback
 
@@ -176,7 +187,8 @@ def _class_factor(class_weight: Array | None, rank: int, axis: int) -> Array | f
 def _times(q: Array, log_p: Array) -> Array:
     """``q · log p``, 0 where ``q`` is 0 and ``log p`` minus infinity."""
     xp = _array.array_namespace(q)
-    return q * xp.where((q == 0) & (log_p == -math.inf), 0.0, log_p)
+    least = float(xp.finfo(log_p.dtype).min)  # 0 times this is 0
+    return q * xp.where(q == 0, at_least(log_p, least), log_p)
 
 
 def _along(vector: Array, rank: int, axis: int) -> Array:
@@ -184,24 +196,21 @@ def _along(vector: Array, rank: int, axis: int) -> Array:
     return _array.array_namespace(vector).reshape(vector, shape)
 
 
-def one_hot(
+def labelled(
     target: Array, classes: int, axis: int, ignore_index: int, like: Array
 ) -> tuple[Array, Array]:
-    """Labels as distributions along ``axis``, and which examples count (1.0 or 0.0).
+    """Where along ``axis`` the labelled classes are, and how much each example counts.
 
-    An ignored label is all zeros; one that is out of range is all NaN. ``counts`` has size 1
-    along ``axis``.
+    An ignored one counts 0.0, one whose label is out of range NaN: both are nowhere.
     """
-    xp = _array.array_namespace(like)
-    dtype, device = like.dtype, _array.device(like)
-    target = xp.expand_dims(_counting(target), axis=axis)
-    places = _along(xp.arange(classes, dtype=target.dtype, device=device), like.ndim, axis)
+    xp, target = _array.array_namespace(like), _counting(target)
+    places = xp.arange(classes, dtype=target.dtype, device=_array.device(like))
+    hit = _along(places, like.ndim, axis) == xp.expand_dims(target, axis=axis)
     ignored = _equals(target, ignore_index)
-    inside = (target >= 0) & (target < classes)
-    one = xp.ones((), dtype=dtype, device=device)
-    valid = xp.where(inside | ignored, one, one * float("nan"))
-    counts = xp.astype(~ignored, dtype)
-    return xp.astype(places == target, dtype) * counts * valid, counts
+    if 0 <= ignore_index < classes:
+        hit = hit & ~xp.expand_dims(ignored, axis=axis)
+    found = _array.as_array(xp.any(hit, axis=axis))
+    return hit, xp.where(found | ignored, xp.astype(found, like.dtype), math.nan)
 
 
 def _counting(target: Array) -> Array:

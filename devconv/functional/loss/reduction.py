@@ -42,11 +42,11 @@ def reduced(losses: Array, reduction: str) -> tuple[Array, Callable[[Array], Arr
     return xp.sum(losses) / count, lambda dy: xp.broadcast_to(dy / count, shape)
 
 
-def weighted_mean(losses: Array, total: Array) -> tuple[Array, Callable[[Array], Array]]:
-    """The sum of the losses over the ``total`` of their weights; NaN where that is 0."""
+def weighted_mean(losses: Array, counts: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """The sum of the losses over that of what each counts; NaN where that is 0."""
     xp = _array.array_namespace(losses)
-    nan = xp.full((), math.nan, dtype=losses.dtype, device=_array.device(losses))
-    total = xp.where(total == 0, nan, total)
+    total = xp.sum(counts)
+    total = xp.where(total == 0, math.nan, total)
     return xp.sum(losses) / total, lambda dy: xp.broadcast_to(dy / total, losses.shape)
 
 
