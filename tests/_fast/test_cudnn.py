@@ -27,6 +27,7 @@ from devconv import _array, _fast
 from devconv import functional as F
 from devconv._detect import Unusable
 from devconv._fast import cudnn as room
+from devconv._fast.budget import budget
 from devconv._fast.cudnn import graph, presence
 from devconv.functional import direct
 from devconv.functional.windows import Windows, plan
@@ -273,12 +274,53 @@ def test_each_thread_and_device_has_its_handle(doubles: None) -> None:
     thread = threading.Thread(target=other)
     thread.start()
     thread.join()
-    assert [handle.device for handle in watch.handles] == [1, 0, 1]
+    assert [handle.device for handle in watch.handles.values()] == [1, 0, 1]
     assert [device for device, _, _ in watch.ran[::3]] == [1, 0, 1, 1]
     assert len(results) == 4
     for found in results[1:]:
         for a, b in zip(found, results[0], strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_threads_leave_what_they_had_to_the_next(doubles: None) -> None:
+    x, weight = drawn(*SHAPES)
+    step(x, weight, groups=2)
+    results: list[Any] = []
+
+    def other(meet: threading.Barrier | None = None) -> None:
+        with dc.testing.generic(False), _fast.trial("cudnn"):
+            if meet:
+                meet.wait(10)
+            results.append(step(x, weight, groups=2))
+            if meet:
+                meet.wait(10)
+
+    def run(*threads: threading.Thread) -> None:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    for _ in range(4):
+        run(threading.Thread(target=other))
+    assert (len(watch.handles), len(watch.built)) == (2, 6)
+    meet = threading.Barrier(2)
+    run(*(threading.Thread(target=other, args=(meet,)) for _ in range(2)))
+    assert (len(watch.handles), len(watch.built)) == (3, 9)
+    run(threading.Thread(target=other))
+    assert (len(watch.handles), len(watch.built)) == (3, 9)
+    assert len(room._spare) == 2
+    assert len(results) == 7
+
+
+def test_scratch_memory_goes_by_the_class_of_the_device(
+    doubles: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight = drawn(*SHAPES)
+    for device in (0, 1):
+        step(x, weight, device, groups=2)
+    assert [graph.most for graph in watch.built[::3]] == [budget(n) for n in gpus.MEMORY[:2]]
+    assert watch.built[0].most != watch.built[3].most
 
 
 def test_it_runs_on_the_current_stream(doubles: None) -> None:
@@ -352,6 +394,73 @@ def test_without_a_plan_what_is_written_once_runs(doubles: None) -> None:
     assert watch.ran == []
 
 
+def fails(error: Exception) -> Any:
+    def call(*given: Any, **options: Any) -> Any:
+        raise error
+
+    return call
+
+
+OUT_OF_MEMORY = fails(MemoryError("Out of memory allocating 1,024 bytes"))
+ON_THE_DEVICE = "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
+FAILURES: dict[str, tuple[Any, str, Any, str]] = {
+    "scratch memory": (gpus._cupy.cuda, "alloc", OUT_OF_MEMORY, "Out of memory allocating"),
+    "a copy": (room, "_filled", OUT_OF_MEMORY, r"^cuDNN failed \(MemoryError: Out of memory"),
+    "execute": (double.pygraph, "execute", fails(RuntimeError(ON_THE_DEVICE)), ON_THE_DEVICE),
+    "planning": (
+        *(double.pygraph, "create_execution_plans", fails(RuntimeError(ON_THE_DEVICE))),
+        ON_THE_DEVICE,
+    ),
+    "building": (
+        *(double.pygraph, "build_plans"),
+        fails(double.cudnnGraphNotSupportedError("No valid execution plans built.")),
+        "NotBuilt: cudnnGraphNotSupportedError: No valid execution plans built",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_what_fails_for_once_is_written_once_and_tried_again(
+    doubles: None, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    x, weight = drawn(*SHAPES)
+    with _fast.trial():
+        wanted = step(x, weight, groups=2)
+    thing, name, failing, words = FAILURES[what]
+    with monkeypatch.context() as patch:
+        patch.setattr(thing, name, failing)
+        with pytest.warns(room.NotTaken, match=words) as said:
+            found = step(x, weight, groups=2)
+        assert len(said) == 3  # one for each operation
+        assert "run as they are written once: free memory, or take" in str(said[0].message)
+        again = step(x, weight, groups=2)  # and nothing is said again
+    for a, b, c in zip(found, again, wanted, strict=True):
+        np.testing.assert_array_equal(a, c)
+        np.testing.assert_array_equal(b, c)
+    assert watch.ran == []
+    step(x, weight, groups=2)
+    assert len(watch.ran) == 3
+
+
+def test_what_never_can_be_planned_is_given_up(
+    doubles: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def failing(graph: Any) -> None:
+        tried.append(1)
+        raise ValueError("no such graph")
+
+    monkeypatch.setattr(double.pygraph, "validate", failing)
+    x, weight = map(there, drawn(*SHAPES))
+    with pytest.warns(room.NotTaken) as said:
+        [F.conv(x, weight, groups=2) for _ in range(room.TRIES + 3)]
+    assert len(tried) == room.TRIES
+    first, last = (str(one.message) for one in said)
+    assert first.startswith("cuDNN failed (conv_fprop of float32 images (4, 6, 9, 8) by ")
+    assert last.startswith("cuDNN has no plan for conv_fprop")
+
+
 @pytest.fixture
 def cupy_alone() -> Iterator[pytest.MonkeyPatch]:
     """CuPy's double, and cuDNN asked for in whatever state the test puts it."""
@@ -365,13 +474,6 @@ def module(**contents: Any) -> ModuleType:
     made = ModuleType("cudnn")
     vars(made).update(contents)
     return made
-
-
-def fails(error: Exception) -> Any:
-    def call() -> Any:
-        raise error
-
-    return call
 
 
 NO_LIBRARY = module(
@@ -452,7 +554,7 @@ def test_a_handle_that_cannot_be_made(doubles: None, monkeypatch: pytest.MonkeyP
     error = RuntimeError("cudnnHandle Create failed")
     monkeypatch.setattr(sys.modules["cudnn"], "create_handle", fails(error))
     x, weight = drawn(*SHAPES)
-    with pytest.warns(room.NotTaken, match=r"\(RuntimeError: cudnnHandle Create failed\)"):
+    with pytest.warns(room.NotTaken, match=r": RuntimeError: cudnnHandle Create failed\)"):
         step(x, weight, groups=2)
 
 
@@ -483,14 +585,14 @@ def test_the_extras_that_are_named_exist(cupy_alone: pytest.MonkeyPatch) -> None
 def problem(**other: Any) -> graph.Problem:
     whole = graph.Problem(
         *("conv_fprop", (2, 4, 6, 5), (6, 4, 3, 3), (2, 6, 4, 3)),
-        *(((0, 0), (0, 0)), (1, 1), (1, 1), "float32", False, 0),
+        *(((0, 0), (0, 0)), (1, 1), (1, 1), "float32", False, 0, 2**28),
     )
     return whole._replace(**other)
 
 
 def test_the_double_refuses_what_cudnn_refuses(doubles: None) -> None:
     cudnn = presence.find()
-    build = lambda **other: graph.build(cudnn, problem(**other), handle=double.Handle())  # noqa: E731
+    build = lambda **other: graph.build(cudnn, problem(**other), handle=double.create_handle())  # noqa: E731
     build()
     for wrong in (
         {"y": (2, 6, 4, 4)},
@@ -501,7 +603,9 @@ def test_the_double_refuses_what_cudnn_refuses(doubles: None) -> None:
     ):
         with pytest.raises(double.cudnnGraphNotSupportedError):
             build(**wrong)
-    made = cudnn.pygraph(*(), io_data_type=cudnn.data_type.HALF, handle=double.Handle(), **WIDE)
+    made = cudnn.pygraph(
+        *(), io_data_type=cudnn.data_type.HALF, handle=double.create_handle(), **WIDE
+    )
     half = {"data_type": cudnn.data_type.HALF}
     x = made.tensor(dim=[2, 4, 6, 5], stride=graph.strides((2, 4, 6, 5)), uid=1, **half)
     dy = made.tensor(dim=[2, 6, 4, 3], stride=graph.strides((2, 6, 4, 3)), uid=3, **half)

@@ -57,7 +57,8 @@ class Watch:
         self.built: list[pygraph] = []
         self.ran: list[tuple[int, int, Plan]] = []
         """Device, stream and plan of each convolution."""
-        self.handles: list[Handle] = []
+        self.handles: dict[int, Handle] = {}
+        """By the number that stands for each, which is all that a caller has of it."""
         self.refused = ""
         """Why no graph is supported, if none is to be."""
 
@@ -65,20 +66,32 @@ class Watch:
 watch = Watch()
 
 
+@dataclass
 class Handle:
-    def __init__(self) -> None:
-        self.device, self.stream = double.Device().id, 0
-        watch.handles.append(self)
+    device: int
+    stream: int = 0
 
 
-def create_handle() -> Handle:
-    return Handle()
+_numbers = itertools.count(0x7F0000000000, 64)  # addresses, as far as they tell
 
 
-def set_stream(handle: Handle, stream: int) -> None:
-    assert isinstance(handle, Handle)
+def create_handle() -> int:
+    number = next(_numbers)
+    watch.handles[number] = Handle(double.Device().id)
+    return number
+
+
+def _handle(number: Any) -> Handle:
+    """The handle that a number stands for."""
+    if type(number) is not int:
+        raise TypeError(f"incompatible function arguments: {number!r} is no handle")
+    assert number in watch.handles, "CUDNN_STATUS_BAD_PARAM: no such handle"
+    return watch.handles[number]
+
+
+def set_stream(handle: int, stream: int) -> None:
     assert isinstance(stream, int)
-    handle.stream = stream
+    _handle(handle).stream = stream
 
 
 def backend_version() -> int:
@@ -142,11 +155,10 @@ class pygraph:
         compute_data_type: Any = None,
         handle: Any = None,
     ) -> None:
-        assert isinstance(handle, Handle), "a graph is planned for a handle's device"
         assert compute_data_type is data_type.FLOAT
         assert intermediate_data_type is data_type.FLOAT
         assert io_data_type in NAMES
-        self.handle, self.done = handle, "made"
+        self.device, self.done = _handle(handle).device, "made"
         self.tensors: list[Tensor] = []
         self.struck: set[str] = set()
         self.most: int | None = None
@@ -301,16 +313,16 @@ class pygraph:
 
     def execute(self, tensor_dict: Any, workspace: Any = None, handle: Any = None) -> None:
         assert self.done == "build_plans"
-        assert isinstance(handle, Handle)
-        assert handle.device == self.handle.device == double.Device().id
+        there = _handle(handle)
+        assert there.device == self.device == double.Device().id
         assert set(tensor_dict) == {tensor.uid for tensor in self.operands.values()}
         if self.plan.workspace:
             room = double.watch.addresses[workspace]
             assert room.nbytes >= self.plan.workspace
-            assert room.device.id == handle.device
-        x, k, y = (_at(tensor_dict[t.uid], t, handle.device) for t in self.sides)
+            assert room.device.id == there.device
+        x, k, y = (_at(tensor_dict[t.uid], t, there.device) for t in self.sides)
         double.watch.launch("cudnn")
-        watch.ran.append((handle.device, handle.stream, self.plan))
+        watch.ran.append((there.device, there.stream, self.plan))
         _convolve(self, x, k, y)
 
 
@@ -388,6 +400,7 @@ def forgotten() -> Iterator[pytest.MonkeyPatch]:
         answers = {name: a for name, a in _detect._answers.items() if name != "cudnn"}
         patch.setattr(_detect, "_answers", answers)
         patch.setattr(presence, "_said", set())
+        patch.setattr(room, "_spare", [])
         patch.setattr(room, "_own", room._Own())
         watch.reset()
         yield patch

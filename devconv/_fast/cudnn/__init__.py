@@ -4,30 +4,34 @@ A convolution is a graph of one operation (:mod:`devconv._fast.cudnn.graph`), pl
 its shapes and kept. Arrays are handed over channels-last and without gaps, as this library
 keeps them.
 
-Where cuDNN is not there (:mod:`devconv._fast.cudnn.presence`), or has no plan, a route returns
-``None`` and what is written once runs in its place; a :class:`NotTaken` says so, each reason
-once.
+Where cuDNN is not there (:mod:`devconv._fast.cudnn.presence`), has no plan, or fails for want of
+memory, a route returns ``None`` and what is written once runs in its place; a :class:`NotTaken`
+says so, each reason once.
 """
 
 from __future__ import annotations
 
 import importlib
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, TypeVar
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 from devconv import _array, _detect
 from devconv._array import Array
 from devconv._check import Pair, Shape
 from devconv._fast.cudnn.graph import DTYPES, Built, Problem, W, X, Y, build
 from devconv._fast.cudnn.presence import NotTaken, find, is_usable, say
+from devconv._fast.cupy import workspace
 from devconv._fast.plan import Plan
 from devconv.precision import precision
 
 __all__ = ["ROUTES", "NotTaken", "suits"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 ALIGNED = 16
 """Bytes: what a graph says of its tensors' addresses, unless told otherwise."""
@@ -39,6 +43,27 @@ def suits(x: Array, w: Plan, groups: int) -> bool:
     return known and all(used > 0 for used in _read(w)[0]) and is_usable()
 
 
+class _Failed(Exception):  # told in a warning, shown to nobody as it is
+    """cuDNN could not do for once what it can do."""
+
+
+def _tried(route: Callable[P, Array | None]) -> Callable[P, Array | None]:
+    """The route, which leaves the work to what is written once where memory or cuDNN fails."""
+
+    @wraps(route)
+    def tried(*given: P.args, **named: P.kwargs) -> Array | None:
+        try:
+            return route(*given, **named)
+        except (_Failed, MemoryError) as error:
+            why = str(error) if isinstance(error, _Failed) else _detect.line(error)
+            fix = "free memory, or take cudnn out of DEVCONV_TRIAL"
+            say(f"{route.__name__} failed", f"cuDNN failed ({why})", fix)
+            return None
+
+    return tried
+
+
+@_tried
 def correlate(
     x: Array, weight: Array, w: Plan, groups: int, bias: Array | None = None
 ) -> Array | None:
@@ -51,6 +76,7 @@ def correlate(
         return y
 
 
+@_tried
 def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array | None:
     """``dx (N, *size, C)`` for ``dy (N, *out, O)``."""
     with _array.on_device(dy):
@@ -64,6 +90,7 @@ def input_cotangent(dy: Array, weight: Array, w: Plan, groups: int) -> Array | N
         return _array.written(xp.zeros(whole, dtype=dx.dtype), _inside(size), dx)
 
 
+@_tried
 def kernel_cotangent(x: Array, dy: Array, weight: Array, w: Plan, groups: int) -> Array | None:
     """``dweight`` for ``x (N, *size, C)`` and ``dy (N, *out, O)``."""
     with _array.on_device(x):
@@ -139,6 +166,7 @@ def _computed(
     operands = {X: image, W: weight, Y: y}
     like = next(x for x in operands.values() if not isinstance(x, tuple))
     dtype = _array.dtype_name(like.dtype)
+    cupy = importlib.import_module("cupy")
     problem = Problem(
         operation,
         image=_described(image),
@@ -150,28 +178,57 @@ def _computed(
         dtype=dtype,
         tf32=dtype == "float32" and precision() == "fast",
         device=like.device.id,
+        scratch=workspace(like),
     )
-    built = _own.plan(problem)
-    if built is None:
-        return None
-    cupy = importlib.import_module("cupy")
     xp = _array.array_namespace(like)
-    arrays = {
-        uid: xp.empty(x, dtype=like.dtype) if isinstance(x, tuple) else x
-        for uid, x in operands.items()
-    }
-    room = cupy.cuda.alloc(built.workspace)  # of the stream's own pool
-    pointers = {uid: x.data.ptr for uid, x in arrays.items()}
-    built.graph.execute(pointers, room.ptr, handle=_handle(problem.device))
+    try:
+        built = _own.plan(problem)
+        if built is None:
+            return None
+        arrays = {
+            uid: xp.empty(x, dtype=like.dtype) if isinstance(x, tuple) else x
+            for uid, x in operands.items()
+        }
+        scratch = cupy.cuda.alloc(built.workspace)  # of the stream's own pool
+        pointers = {uid: x.data.ptr for uid, x in arrays.items()}
+        built.graph.execute(pointers, scratch.ptr, handle=_handle(problem.device))
+    except Exception as error:  # it may do the next time
+        raise _Failed(f"{problem}: {_detect.line(error)}") from None
     return next(arrays[uid] for uid, x in operands.items() if isinstance(x, tuple))
 
 
-class _Own(threading.local):
-    """Handles and plans: a thread's own, as cuDNN asks of handles."""
+class _Kept:
+    """Handles by device, the plans made with them, and how often one could not be made."""
 
     def __init__(self) -> None:
         self.handles: dict[int, Any] = {}
         self.plan = lru_cache(maxsize=1024)(_plan)
+        self.failures: Counter[Problem] = Counter()
+
+
+_spare: list[_Kept] = []
+"""Of threads that have ended: there are as many in all as threads ran at one time."""
+
+
+class _Lease:
+    """Gone with the thread that has it."""
+
+
+class _Own(threading.local):
+    """Handles and plans: one thread's at a time, as cuDNN asks of handles.
+
+    What a thread leaves behind the next one has. Nothing is destroyed: at the end of the process
+    CUDA may be gone before.
+    """
+
+    def __init__(self) -> None:
+        try:
+            kept = _spare.pop()
+        except IndexError:
+            kept = _Kept()
+        self.handles, self.plan, self.failures = kept.handles, kept.plan, kept.failures
+        self.lease = _Lease()
+        weakref.finalize(self.lease, _spare.append, kept).atexit = False
 
 
 def _handle(device: int) -> Any:
@@ -183,11 +240,23 @@ def _handle(device: int) -> Any:
     return _own.handles[device]
 
 
+TRIES = 8
+"""How often a plan is tried for that something else than cuDNN's no kept from being made."""
+
+
 def _plan(problem: Problem) -> Built | None:
-    """The plan for a problem; ``None``, which is kept, where there is none."""
+    """The plan for a problem; ``None``, which is kept, where there is none.
+
+    Raises, which is not kept, what may pass: whatever does not say that cuDNN cannot do it.
+    """
+    cudnn = find()
     try:
-        return build(find(), problem, handle=_handle(problem.device))
+        return build(cudnn, problem, handle=_handle(problem.device))
     except Exception as error:  # what is not supported, and a library in whatever way broken
+        _own.failures[problem] += 1
+        says_no = isinstance(error, cudnn.cudnnGraphNotSupportedError)
+        if not says_no and _own.failures[problem] < TRIES:
+            raise
         say(
             f"{problem.operation} {problem.dtype} {problem.tf32}",
             f"cuDNN has no plan for {problem} ({_detect.line(error)})",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from devconv import _detect
 from devconv._check import Pair, Shape
 
 DTYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BFLOAT16"}
@@ -22,9 +23,6 @@ STRUCK = (
     *("FFT", "WINOGRAD", "WINOGRAD_TILE_4x4", "WINOGRAD_TILE_6x6", "WINOGRAD_TILE_13x13"),
 )
 """Plans with these notes are never taken. Transforms lose digits, and carry a NaN too far."""
-
-ROOM = 2**30
-"""The bytes of scratch memory a plan may ask for: a constant, so that the choice is one."""
 
 X, W, Y = 1, 2, 3
 """The graph's names for its tensors."""
@@ -43,9 +41,15 @@ class Problem(NamedTuple):
     dtype: str
     tf32: bool
     device: int
+    scratch: int
+    """The bytes a plan may ask for: by the device's class, so that a class has one choice."""
 
     def __str__(self) -> str:
         return f"{self.operation} of {self.dtype} images {self.image} by {self.weight}"
+
+
+class NotBuilt(Exception):  # told in a warning, shown to nobody as it is
+    """Plans that cuDNN supports could not be built, as where memory is short."""
 
 
 class Built(NamedTuple):
@@ -58,7 +62,8 @@ class Built(NamedTuple):
 def build(cudnn: Any, problem: Problem, **where: Any) -> Built:
     """Have cuDNN plan a problem, on the device of ``handle=``.
 
-    Raises whatever the front end raises where there is no plan that may be taken.
+    Raises whatever the front end raises where there is no plan that may be taken; ``NotBuilt``
+    where there are some, and none could be made ready.
     """
     kind = getattr(cudnn.data_type, DTYPES[problem.dtype])
     wide = cudnn.data_type.FLOAT
@@ -97,9 +102,12 @@ def build(cudnn: Any, problem: Problem, **where: Any) -> Built:
     exact = problem.dtype == "float32" and not problem.tf32
     struck = (*STRUCK, "TENSOR_CORE") if exact else STRUCK  # TF32, for float32
     graph.deselect_numeric_notes([getattr(cudnn.numerical_note, note) for note in struck])
-    graph.deselect_workspace_greater_than(ROOM)
+    graph.deselect_workspace_greater_than(problem.scratch)
     graph.check_support()
-    graph.build_plans()
+    try:
+        graph.build_plans()
+    except Exception as error:  # whatever the reason, it says that there is no plan
+        raise NotBuilt(_detect.line(error)) from None
     return Built(graph, graph.get_workspace_size())
 
 
