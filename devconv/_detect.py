@@ -6,10 +6,13 @@ it sees is asked when first needed, once, and the answer is kept, a refusal incl
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any, TypeVar
 
 from devconv import _array
@@ -25,6 +28,12 @@ FORMS = (
 
 WHEELS = ("cupy-cuda12x", "cupy-cuda13x")
 """CuPy as pip brings it, for the CUDA of which there is an extra."""
+
+CUPY_RECORDS = (
+    *("cupy", "cupy-cuda11x", *WHEELS),
+    *("cupy-rocm-4-3", "cupy-rocm-5-0", "cupy-rocm-7-0"),
+)
+"""Distributions that all install the module ``cupy``; the first is conda's, or a source's."""
 
 
 class Unusable(Exception):  # an answer that is kept, shown to nobody as it is
@@ -168,10 +177,10 @@ def import_library(library: str, install: str, mend: str = "") -> Any:
 
 def look_for_cupy() -> tuple[Any, int]:
     """CuPy and the number of GPUs it sees, before anything has run on one."""
-    wheels, install = installed(*WHEELS), cupy_install()
-    mend = f"pip uninstall {' '.join(wheels) or 'cupy'}, then {install}"
-    if wheels:  # recorded, but not importable: another wheel took the files they share along
-        install = f"only the record of {' and '.join(wheels)} is left: {mend}"
+    records = installed(*CUPY_RECORDS)
+    install, mend = cupy_install(records), ", then ".join(cupy_reinstall(records))
+    if records:  # but not importable: another wheel took the files they share along
+        install = f"only the record of {' and '.join(records)} is left: {mend}"
     cupy = import_library("cupy", install, mend)
     try:
         if cupy.is_available():
@@ -179,28 +188,62 @@ def look_for_cupy() -> tuple[Any, int]:
         title, problem = f"CuPy {cupy.__version__}", _why_no_gpu(cupy.cuda.runtime)
     except Exception as error:
         raise Unusable(f"CuPy is installed but broken ({line(error)})", mend, "broken") from None
-    raise Unusable(
-        f"{title} is installed, but CUDA finds no GPU ({problem})",
-        "install or update the NVIDIA driver (nvidia-smi lists the GPUs it sees)",
-        "no device",
-    )
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    fix = "install or update the NVIDIA driver (nvidia-smi lists the GPUs it sees)"
+    if hidden is not None and problem != _NO_DRIVER:
+        fix = f"unset CUDA_VISIBLE_DEVICES, which is {hidden!r} and hides GPUs"
+    raise Unusable(f"{title} is installed, but CUDA finds no GPU ({problem})", fix, "no device")
+
+
+_NO_DRIVER = "no NVIDIA driver"
 
 
 def _why_no_gpu(runtime: Any) -> str:
     try:
         if runtime.driverGetVersion() == 0:
-            return "no NVIDIA driver"
+            return _NO_DRIVER
         return f"the driver shows {runtime.getDeviceCount()}"
     except Exception as error:
         return line(error)
 
 
-def cupy_install() -> str:
-    for wheel in installed(*WHEELS):
-        return f'pip install "devconv[{wheel[5:-1]}]"'
+def cupy_install(records: Sequence[str] | None = None, cuda: str = "") -> str:
+    """The command that installs CuPy with the CUDA libraries it needs.
+
+    Args:
+        records: the distributions of CuPy to stay with; by default those that are installed.
+        cuda: the version of CUDA that the driver has, ``"12.8"``, where there are none. Where
+            that is not known, both ways are told.
+    """
+    wheels = [r for r in (installed(*CUPY_RECORDS) if records is None else records) if r != "cupy"]
+    if in_conda() and not wheels:
+        return "conda install -c conda-forge cupy"
+    stay = wheels and wheels[-1] in WHEELS
+    major = wheels[-1][len("cupy-cuda") : -1] if stay else cuda.partition(".")[0]
+    if f"cupy-cuda{major}x" in WHEELS:
+        return f'pip install "devconv[cuda{major}]"'
     return (
         'pip install "devconv[cuda12]" or "devconv[cuda13]", as nvidia-smi shows the CUDA version'
     )
+
+
+def cupy_reinstall(records: Sequence[str], cuda: str = "") -> tuple[str, ...]:
+    """The commands that take CuPy out, all of it, and install it once.
+
+    Args:
+        records: the distributions of CuPy that are installed.
+        cuda: the version of CUDA that the driver has.
+    """
+    by_pip = [record for record in records if record != "cupy" or not in_conda()]
+    out = (f"pip uninstall -y {' '.join(by_pip)}",) if by_pip else ()
+    if by_pip != list(records):
+        return (*out, "conda install -c conda-forge --force-reinstall cupy")
+    return (*out, cupy_install(records if len(records) == 1 and not cuda else (), cuda))
+
+
+def in_conda() -> bool:
+    """Whether this Python belongs to conda."""
+    return (Path(sys.prefix) / "conda-meta").is_dir()
 
 
 def line(error: Exception) -> str:

@@ -56,6 +56,7 @@ DTYPES = (
 def fresh(monkeypatch):
     """Each test asks for devices anew, whatever the environment says."""
     monkeypatch.setattr(finding, "_answers", {})
+    monkeypatch.setattr(finding, "in_conda", lambda: False)
     monkeypatch.delenv("DEVCONV_DEVICE", raising=False)
 
 
@@ -171,6 +172,7 @@ class FakeCuPy:
         monkeypatch.setitem(sys.modules, "array_api_compat.cupy", namespace)
         monkeypatch.setattr(array_api_compat, "cupy", namespace, raising=False)
         wheels(monkeypatch, "cupy-cuda12x")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.fixture
@@ -313,6 +315,17 @@ def test_auto_with_an_old_driver(cupy):
         "CUDA finds no GPU (RuntimeError: cudaErrorInsufficientDriver: CUDA driver version is "
         in (dc.device("auto").reason)
     )
+
+
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_gpus_that_are_hidden(hidden, cupy, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    cupy.available = False
+    reason = dc.device("auto").reason
+    assert reason.endswith(f"unset CUDA_VISIBLE_DEVICES, which is {hidden!r} and hides GPUs")
+    finding._answers.clear()
+    cupy.driver = 0
+    assert "install or update the NVIDIA driver" in dc.device("auto").reason
 
 
 def test_auto_with_a_driver_and_no_gpu(cupy):
@@ -519,11 +532,33 @@ def test_what_to_install_follows_the_wheel_that_is_there(monkeypatch):
         assert finding.cupy_install() == f'pip install "devconv[{cuda}]"'
 
 
+@pytest.mark.parametrize(
+    ("records", "install"),
+    [
+        ((), "conda install -c conda-forge cupy"),
+        (("cupy",), "conda install -c conda-forge cupy"),
+        (("cupy-cuda13x",), 'pip install "devconv[cuda13]"'),
+    ],
+)
+def test_what_to_install_in_conda(monkeypatch, records, install):
+    monkeypatch.setattr(finding, "in_conda", lambda: True)
+    wheels(monkeypatch, *records)
+    assert finding.cupy_install() == install
+
+
+def test_whether_python_is_conda_s(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert not finding.in_conda()
+    (tmp_path / "conda-meta").mkdir()
+    assert finding.in_conda()
+
+
 def test_two_wheels_one_of_them_removed(monkeypatch, no_cupy):
     wheels(monkeypatch, "cupy-cuda13x")
     assert dc.device("auto").reason == (
         "no usable GPU: CuPy is not installed; only the record of cupy-cuda13x is left: "
-        'pip uninstall cupy-cuda13x, then pip install "devconv[cuda13]"'
+        'pip uninstall -y cupy-cuda13x, then pip install "devconv[cuda13]"'
     )
 
 
@@ -920,8 +955,32 @@ def test_moving_to_and_between_gpus(cupy):
     assert dc.to_device(y, x).device.id == 1
     np.testing.assert_array_equal(dc.to_device(y, "cpu"), host)
     assert dc.to_device(host, "cuda:1", dtype="float32").dtype == np.float32
-    with pytest.raises(InvalidType, match=r"^cuda:0 \(cupy\) has no bfloat16"):
-        dc.device("cuda").asarray(host, "bfloat16")
+
+
+@pytest.fixture
+def asked_anew():
+    """Whether CuPy has bfloat16 is asked again, before and after."""
+    _array._bfloat16.cache_clear()
+    yield
+    _array._bfloat16.cache_clear()
+
+
+def test_cupy_has_bfloat16_from_ml_dtypes(cupy, asked_anew):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x = dc.device("cuda").asarray(np.asarray([1.5, 3.0]), "bfloat16")
+    assert x.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(dc.to_numpy(x), np.asarray([1.5, 3.0], dtype="float32"))
+    assert dc.device("cuda").dtypes == ("float16", "bfloat16", "float32", "float64")
+
+
+@pytest.mark.parametrize("lack", ["ml_dtypes", "CuPy 14"])
+def test_cupy_may_have_no_bfloat16(lack, cupy, asked_anew, monkeypatch):
+    if lack == "ml_dtypes":
+        monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    else:
+        monkeypatch.setattr(cupy.module, "__version__", "13.6.0")
+    with pytest.raises(InvalidType, match=r"^cuda:0 \(cupy\) has no bfloat16; use one of float16"):
+        dc.device("cuda").asarray(np.ones(2), "bfloat16")
 
 
 def test_torch_keeps_its_graph_within_the_library():

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from devconv import _fast
-from devconv._detect import Unusable, installed
+from devconv._detect import CUPY_RECORDS, Unusable, installed
 from devconv._fast.cudnn import presence
-from devconv.doctor.libraries import CUPY_RECORDS
 from devconv.doctor.report import Finding
 
 LIBRARIES = {"12": "nvidia-cudnn-cu12", "13": "nvidia-cudnn-cu13"}

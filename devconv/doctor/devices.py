@@ -14,11 +14,10 @@ from typing import Any
 
 from devconv import _detect
 from devconv._check import DevconvError
-from devconv._detect import Unusable, installed
+from devconv._detect import CUPY_RECORDS, Unusable, cupy_install, cupy_reinstall, installed
 from devconv.device import VARIABLE, device, look
-from devconv.doctor.libraries import CUPY_RECORDS
 from devconv.doctor.machine import processor
-from devconv.doctor.mending import install_cupy, reinstall_cupy, unset
+from devconv.doctor.mending import unset
 from devconv.doctor.report import Finding, Section, told
 
 
@@ -108,9 +107,6 @@ def look_at_cupy(driver: Driver | None) -> tuple[list[Place], list[Finding]]:
     return places, findings
 
 
-_FOR_A_GPU = 'for an NVIDIA GPU: pip install "cupy-cuda12x[ctk]" (or cuda13x)'
-
-
 def judge(
     problem: Unusable, spec: str, wheels: Sequence[str], driver: Driver | None
 ) -> tuple[Place, list[Finding]]:
@@ -120,17 +116,18 @@ def judge(
     gpus, cuda = (driver.gpus, driver.cuda) if driver else ((), "")
     wrong, text = True, why
     if state == "missing" and not wheels:
-        fix, wrong = install_cupy(cuda=cuda) if gpus else (_FOR_A_GPU,), False
+        install = cupy_install((), cuda)
+        fix, wrong = (install if gpus else f"for an NVIDIA GPU: {install}",), False
         text = f"{gpus[0]} is here, but CuPy, which computes on it, is not" if gpus else ""
     elif state in ("missing", "broken"):
         if state == "missing":
             text = why = f"of {' and '.join(wheels)} only the record is left"
-        fix = reinstall_cupy(wheels, cuda) if wheels else install_cupy(cuda=cuda)
+        fix = cupy_reinstall(wheels, cuda)
     elif state == "no device":
         fix, wrong = _no_device(wheels, driver)
         text = why if gpus else ""
     elif state == "no kernel":  # CUDA's own libraries are missing: [ctk] brings them
-        fix = install_cupy(wheels[-1] if wheels else "", cuda)
+        fix = (cupy_install(wheels, cuda),)
     place = Place(spec, "cupy", False, why=why, fix=fix)
     return place, [Finding("GPU", text, fix, wrong)] if text else []
 
@@ -143,7 +140,7 @@ def _no_device(wheels: Sequence[str], driver: Driver | None) -> tuple[tuple[str,
         return (unset("CUDA_VISIBLE_DEVICES"),), False
     major = driver.cuda.partition(".")[0]
     if wheels and major == "12" and wheels[-1] == "cupy-cuda13x":  # newer than the driver
-        return reinstall_cupy(wheels, driver.cuda), True
+        return cupy_reinstall(wheels, driver.cuda), True
     return ("update the NVIDIA driver",), True
 
 
@@ -152,7 +149,7 @@ def _two_wheels(wheels: Sequence[str], driver: Driver | None) -> list[Finding]:
     if len(wheels) < 2:
         return []
     text = f"{' and '.join(wheels)} are both installed and share their files"
-    fix = reinstall_cupy(wheels, driver.cuda if driver else "")
+    fix = cupy_reinstall(wheels, driver.cuda if driver else "")
     return [Finding("GPU", text, fix, wrong=True)]
 
 

@@ -7,13 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 
+from devconv._detect import CUPY_RECORDS, cupy_install
 from devconv.doctor.report import Finding, Section, told
-
-CUPY_RECORDS = (
-    *("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x"),
-    *("cupy-rocm-4-3", "cupy-rocm-5-0", "cupy-rocm-7-0"),
-)
-"""Distributions that all install the module ``cupy``."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +39,10 @@ class _Known:
 
 
 def _known() -> tuple[_Known, ...]:
-    cupy = 'pip install "cupy-cuda12x[ctk]"'
     compiled = "compiled routes on NumPy"
     return (
         _Known("numpy", ("numpy",), "arrays on the CPU", "pip install numpy", True),
-        _Known("cupy", CUPY_RECORDS, "arrays on NVIDIA GPUs", cupy),
+        _Known("cupy", CUPY_RECORDS, "arrays on NVIDIA GPUs", cupy_install()),
         _Known("torch", ("torch",), "PyTorch's arrays", "pip install torch"),
         _Known("jax", ("jax",), "JAX's arrays", "pip install jax"),
         *(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from devconv import _fast
 from devconv.doctor.report import Section
 
 # What OpenBLAS's and BLIS's AVX-512 kernels need: the server kind, not the first (Xeon Phi).
@@ -82,11 +83,16 @@ def look_at_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     routes = "in use" if (switch or "") in ("", "0") else "switched off"
     numba = environment.get("DEVCONV_NUMBA")
     compiled = "left out" if numba == "0" else "in use where Numba is installed"
+    trial = environment.get("DEVCONV_TRIAL")
+    asked = [name for name in map(str.strip, (trial or "").split(",")) if name]
+    known = set(asked) <= set(_fast.TRIALS)
+    trials = ", ".join(asked) or "none" if known else f"ignored, expected {', '.join(_fast.TRIALS)}"
     return Settings(
         settings=(
             Setting("DEVCONV_DEVICE", wish, auto),
             Setting("DEVCONV_GENERIC", switch, f"the quicker routes are {routes}"),
             Setting("DEVCONV_NUMBA", numba, f"compiled routes are {compiled}"),
+            Setting("DEVCONV_TRIAL", trial, f"routes on trial: {trials}"),
         )
     )
 

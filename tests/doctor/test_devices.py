@@ -9,23 +9,25 @@ from typing import Any
 
 import pytest
 
-from devconv import _detect
+from devconv import _array, _detect
+from devconv._check import InvalidValue
+from devconv.device import device
 from devconv.doctor import devices as room
-from devconv.doctor import mending
+from devconv.doctor import libraries, mending
 from devconv.doctor.devices import Driver, Place, look_at_cupy, look_at_devices
 from devconv.doctor.report import Finding
-from tests.test_device import FakeCuPy, wheels
+from tests.test_device import INSTALL, FakeCuPy, wheels
 
 H200 = Driver("570.1", "12.8", ("NVIDIA H200",))
 NEWER = Driver("580.1", "13.0", ("NVIDIA H200",))
-TWELVE = 'pip install "cupy-cuda12x[ctk]"'
-THIRTEEN = 'pip install "cupy-cuda13x[ctk]"'
+TWELVE = 'pip install "devconv[cuda12]"'
+THIRTEEN = 'pip install "devconv[cuda13]"'
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_detect, "_answers", {})
-    monkeypatch.setattr(mending, "in_conda", lambda: False)
+    monkeypatch.setattr(_detect, "in_conda", lambda: False)
     for variable in ("DEVCONV_DEVICE", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(variable, raising=False)
 
@@ -37,6 +39,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCuPy:
 
 @pytest.fixture
 def no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    _array.is_array("")  # array-api-compat does not expect a None among the modules, and keeps this
     monkeypatch.setitem(sys.modules, "cupy", None)
     wheels(monkeypatch)
 
@@ -52,7 +55,7 @@ def test_no_cupy_and_no_gpu(no_cupy: None) -> None:
     place, finding = only(look_at_cupy(None))
     assert (place.spec, place.usable) == ("cuda", False)
     assert place.why == "CuPy is not installed"
-    assert place.fix == (f"for an NVIDIA GPU: {TWELVE} (or cuda13x)",)
+    assert place.fix == (f"for an NVIDIA GPU: {INSTALL}",)
     assert finding is None
 
 
@@ -65,8 +68,26 @@ def test_a_gpu_and_no_cupy(no_cupy: None, driver: Driver, fix: str) -> None:
 
 
 def test_a_gpu_and_no_cupy_in_conda(monkeypatch: pytest.MonkeyPatch, no_cupy: None) -> None:
-    monkeypatch.setattr(mending, "in_conda", lambda: True)
+    monkeypatch.setattr(_detect, "in_conda", lambda: True)
     assert only(look_at_cupy(H200))[0].fix == ("conda install -c conda-forge cupy",)
+
+
+@pytest.mark.parametrize("conda", [False, True])
+@pytest.mark.parametrize("records", [(), ("cupy",), ("cupy-cuda12x",)])
+def test_the_doctor_says_what_the_error_says(
+    monkeypatch: pytest.MonkeyPatch, no_cupy: None, conda: bool, records: tuple[str, ...]
+) -> None:
+    """One voice, whoever is asked; the doctor may know the driver besides."""
+    monkeypatch.setattr(_detect, "in_conda", lambda: conda)
+    wheels(monkeypatch, *records)
+    place, _ = only(look_at_cupy(None))
+    with pytest.raises(InvalidValue) as error:
+        device("cuda")
+    said = ", then ".join(place.fix).removeprefix("for an NVIDIA GPU: ")
+    assert str(error.value).endswith(said)
+    assert ("conda" in said) == (conda and records != ("cupy-cuda12x",))
+    (cupy,) = (each for each in libraries._known() if each.module == "cupy")
+    assert records or cupy.install == said
 
 
 def test_a_wheel_without_a_driver(cupy: FakeCuPy) -> None:
@@ -126,7 +147,7 @@ def test_a_driver_without_cuda_libraries(
 def test_a_conda_package_without_cuda_libraries(
     monkeypatch: pytest.MonkeyPatch, cupy: FakeCuPy
 ) -> None:
-    monkeypatch.setattr(mending, "in_conda", lambda: True)
+    monkeypatch.setattr(_detect, "in_conda", lambda: True)
     wheels(monkeypatch, "cupy")
     cupy.kernel, cupy.gpus = lambda gpu, x: 1 / 0, 1
     assert only(look_at_cupy(H200))[0].fix == ("conda install -c conda-forge cupy",)
@@ -137,7 +158,7 @@ def test_a_conda_package_without_cuda_libraries(
     [
         (H200, (TWELVE,)),
         (NEWER, (THIRTEEN,)),
-        (None, (TWELVE, "# cupy-cuda13x[ctk] where nvidia-smi shows CUDA 13")),
+        (None, (INSTALL,)),
     ],
 )
 @pytest.mark.parametrize("works", [True, False])
@@ -157,7 +178,7 @@ def test_two_wheels(
 
 
 def test_two_wheels_one_of_them_conda_s(monkeypatch: pytest.MonkeyPatch, cupy: FakeCuPy) -> None:
-    monkeypatch.setattr(mending, "in_conda", lambda: True)
+    monkeypatch.setattr(_detect, "in_conda", lambda: True)
     wheels(monkeypatch, "cupy", "cupy-cuda12x")
     assert look_at_cupy(H200)[1][0].fix == (
         "pip uninstall -y cupy-cuda12x",

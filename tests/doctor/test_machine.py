@@ -48,7 +48,7 @@ def test_avx512(cpuinfo: str, machine: str, expected: bool | None) -> None:
     ],
 )
 def test_settings(environment: dict[str, str], device: str, routes: str) -> None:
-    first, second, _ = look_at_settings(environment).settings
+    first, second, *_ = look_at_settings(environment).settings
     assert (first.variable, first.value) == ("DEVCONV_DEVICE", environment.get("DEVCONV_DEVICE"))
     assert first.meaning == device
     assert second.value == environment.get("DEVCONV_GENERIC")
@@ -68,3 +68,20 @@ def test_compiled_routes(value: str | None, expected: str) -> None:
     setting = look_at_settings(environment).settings[2]
     assert setting.value == value
     assert setting.meaning == f"compiled routes are {expected}"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "none"),
+        ("", "none"),
+        ("kernels", "kernels"),
+        (" kernels,cudnn ", "kernels, cudnn"),
+        ("kernel", "ignored, expected kernels, cudnn"),
+    ],
+)
+def test_routes_on_trial(value: str | None, expected: str) -> None:
+    environment = {} if value is None else {"DEVCONV_TRIAL": value}
+    setting = look_at_settings(environment).settings[3]
+    assert (setting.variable, setting.value) == ("DEVCONV_TRIAL", value)
+    assert setting.meaning == f"routes on trial: {expected}"
