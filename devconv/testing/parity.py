@@ -75,9 +75,9 @@ def parity(
 
     Returns:
         The rows, and as text a table. Tolerances: float64 1e-12, float32 1e-5 (under
-        ``dc.precision("fast")`` 2e-4, and 2e-3 where that means TF32), float16 2⁻¹⁰, bfloat16
-        2⁻⁷. A mark names the dtype that an error looks like: ``TF32?`` is float32 that is off by
-        1e-4 to 2e-3.
+        ``dc.precision("fast")`` 2e-4, and 2e-3 where that means TF32, as a title then says),
+        float16 2⁻¹⁰, bfloat16 2⁻⁷. A mark names the dtype that an error looks like: ``TF32?``
+        is float32 that is off by 1e-4 to 2e-3.
 
     Raises:
         ValueError: a device that cannot be used, a loss that is not one number.
@@ -159,10 +159,10 @@ class _Trial:
     ) -> None:
         self.place, self.dtype, self.training = place, dtype, training
         self.known, self.asked = known, 0  # the host's answers serve all devices
-        self.tolerance = TOLERANCE[dtype]
+        self.tolerance, self.tf32 = TOLERANCE[dtype], False
         if dtype == "float32" and precision() == "fast":
-            rounds = rounds_products(place.asarray(np.zeros(1), dtype))
-            self.tolerance = _TF32 if rounds else _FAST
+            self.tf32 = rounds_products(place.asarray(np.zeros(1), dtype))
+            self.tolerance = _TF32 if self.tf32 else _FAST
         self.there = copy.deepcopy(model).to(place, dtype=dtype)
         self.here = copy.deepcopy(self.there).to("cpu", dtype="float64")
 
@@ -207,9 +207,9 @@ class _Trial:
             ]
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            return Row(*about, None, None, None, limit, f"failed: {text}")
+            return Row(*about, None, None, None, limit, f"failed: {text}", self.tf32)
         mark = self._mark(found, largest(e for e in errors if e is not None), limit)
-        return Row(*about, errors[0], errors[1], errors[2], limit, mark)
+        return Row(*about, errors[0], errors[1], errors[2], limit, mark, self.tf32)
 
     def _mark(self, found: Answer, error: float, limit: float | None) -> str:
         for name, array in (("y", found.forward.get("y")), ("dx", found.dx.get("x"))):

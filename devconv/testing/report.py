@@ -26,6 +26,7 @@ class Row:
         parameters: of the gradients; ``None`` where there are none.
         tolerance: what each may be; ``None`` where no judgement is made.
         mark: ``"ok"``, or what is wrong.
+        tf32: whether products were rounded to TF32, as ``dc.precision("fast")`` allows.
     """
 
     device: str
@@ -37,6 +38,7 @@ class Row:
     parameters: float | None
     tolerance: float | None
     mark: str
+    tf32: bool = False
 
     @property
     def ok(self) -> bool:
@@ -101,7 +103,8 @@ def _title(spec: str, dtype: str, rows: Sequence[Row]) -> str:
     if spec == REFERENCE:
         return "the reference's pullbacks by difference quotients"
     half = ", half precision" if dtype in _array.HALF else ""
-    return f"{spec} {dtype}{half}"
+    tf32 = ", TF32" if any(row.tf32 for row in rows) else ""
+    return f"{spec} {dtype}{half}{tf32}"
 
 
 def _verdict(rows: Sequence[Row]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import devconv as dc
+from devconv._check import InvalidType
 from devconv.training import accuracy
 from tests.backends import Backend
 from tests.toys import place
@@ -47,3 +48,11 @@ def test_ignored_examples_do_not_count(backend: Backend) -> None:
     logits = backend.asarray([[0.1, 0.9], [0.8, 0.2], [0.1, 0.9]], "float32")
     assert float(accuracy(logits, backend.asarray([1, -100, 0]))) == 0.5
     assert float(accuracy(logits, backend.asarray([-100, -100, -100]))) == 0.0
+
+
+def test_a_target_of_another_library_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(
+        InvalidType, match=r"^accuracy: logits is a NumPy array on cpu and target a PyTorch array"
+    ):
+        accuracy(np.ones((2, 3)), torch.zeros(2, dtype=torch.int64))

@@ -668,7 +668,7 @@ class Steep(dc.Layer):
         xp = array_namespace(x)
         one = xp.ones_like(x)
         factor = xp.where(xp.abs(x) > 100.0, one * self.factor, one)
-        return x, lambda dy: (dy * factor * factor, {})
+        return x, lambda dy: (xp.astype(dy * factor * factor, dy.dtype), {})
 
 
 def normed() -> dc.Sequential:
