@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,34 @@ class Place:
     def has_torch(self) -> bool:
         """Whether PyTorch is installed, and computes here."""
         return installed("torch") and (not self.is_gpu or _torch().cuda.is_available())
+
+    @property
+    def lacks_torch(self) -> str:
+        """Why PyTorch does not compute here, in one line; empty where it does."""
+        if self.has_torch:
+            return ""
+        try:
+            dc.device("torch:cuda" if self.is_gpu else "torch")
+        except dc.InvalidValue as problem:
+            return str(problem)
+        return "PyTorch does not see the device"
+
+    @property
+    def has_jax(self) -> bool:
+        """Whether JAX is installed, and computes here; it may not take all memory at once."""
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        try:
+            dc.device(f"jax:{self.kind}")
+        except dc.InvalidValue:
+            return False
+        return True
+
+    @property
+    def count(self) -> int:
+        """How many GPUs there are."""
+        if not self.is_gpu:
+            return 0
+        return int(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
 
     @property
     def dtypes(self) -> tuple[str, ...]:

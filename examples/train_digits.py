@@ -67,7 +67,7 @@ def shifted(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a small CNN on handwritten digits.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, torch, jax, ...")
-    parser.add_argument("--precision", default="float32", help="float32, float16, bfloat16")
+    parser.add_argument("--precision", default="float32", help="float32, tf32, float16, bfloat16")
     parser.add_argument("--epochs", type=int, default=12, help="how many in all (12)")
     parser.add_argument("--seed", type=int, default=0, help="of parameters and order (0)")
     parser.add_argument("--out", type=Path, default=Path("runs/digits"), help="folder of results")

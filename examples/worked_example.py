@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from contextlib import nullcontext
 from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
@@ -122,7 +123,9 @@ def main() -> None:
                 sys.exit(str(error))
             print(f"\n== {spec}: left out, {error}")
             continue
-        work_through(device)
+        # CuPy's own lines, such as y - target, run on its current GPU; operations on their arrays'.
+        with device.native if device.library == "cupy" else nullcontext():
+            work_through(device)
 
 
 if __name__ == "__main__":

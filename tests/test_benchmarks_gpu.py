@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,9 +29,12 @@ from benchmarks.gpu import (
     command,
     contestants,
     convolution,
+    counted,
+    digits,
     facts,
     memory,
     networks,
+    parity,
     race,
     steps,
     suite,
@@ -45,6 +50,8 @@ from benchmarks.networks import NETWORKS
 from benchmarks.place import Place
 from benchmarks.shapes import SHAPES, Shape, resnet50
 from devconv import _fast
+from tests import backends
+from tests.doubles import cudnn, kernels, launches
 from tests.doubles import cupy as double
 from tests.test_benchmarks import assert_record, assert_well_formed
 
@@ -177,11 +184,77 @@ def test_digits(tmp_path, monkeypatch, capsys):
         return SimpleNamespace(returncode=status, stdout=out, stderr="planted")
 
     monkeypatch.setattr(subprocess, "run", process)
-    rows = run("digits", tmp_path)["rows"]
+    monkeypatch.setattr(digits, "_right", lambda model: 0.98)
+    rows = run("digits", tmp_path, replace(TOLD, dtypes=("float32", "float16")))["rows"]
     row = rows["cpu, float32"]
     assert (row["accuracy"], row["images per second"], row["ok"]) == (0.9812, 1000.0, True)
     assert rows["cpu, float16"] == {"failed row": "RuntimeError: train_digits.py failed: planted"}
     assert seen[0] == (["--device", "cpu", "--precision", "float32"], "")
+
+
+def test_digits_are_judged_on_images_that_were_held_out(tmp_path):
+    """And on the same moved by a pixel each way, by NumPy in float32."""
+    pytest.importorskip("sklearn")
+    example = digits._example()
+    model = example.network().build((1, 8, 8), seed=0)
+    dc.save(model, tmp_path / "model.safetensors")
+    images, labels = digits._held_out()
+    assert len(labels) == 5 * 359
+    right = sum(int(np.argmax(model(x[None]))) == t for x, t in zip(images, labels, strict=True))
+    assert digits._right(tmp_path / "model.safetensors") == pytest.approx(right / len(labels))
+
+
+def test_every_precision_of_a_gpu_is_judged_by_digits(gpu, monkeypatch):
+    assert list(digits.jobs(TOLD)) == ["cpu, float32"]
+    monkeypatch.setattr(contestants, "lacking", lambda trial, place: "")
+    told = Told(place=gpu, dtypes=("float32", "float16", "bfloat16"))
+    assert list(digits.jobs(told)) == [
+        *(f"cuda, {each}" for each in ("float32", "float16", "bfloat16", "tf32")),
+        *(f"cuda, {each}, kernels + cudnn" for each in ("float32", "float16", "bfloat16", "tf32")),
+        "cpu, float32",
+    ]
+    without = digits.jobs(replace(told, dtypes=("float32",), without=("kernels", "cudnn")))
+    assert list(without) == ["cuda, float32", "cuda, tf32", "cpu, float32"]
+
+
+def judged_digits(**right: float) -> dict[str, dict[str, Any]]:
+    """Rows of runs by ``<precision>_<trials>``."""
+    rows = {}
+    for name, share in right.items():
+        dtype, _, trials = name.partition("_")
+        row = {"device": "cuda", "dtype": dtype, "trials": trials.replace("_", ",")}
+        rows[name] = {**row, "right": share, "accuracy": 0.98, "images per second": 1.0}
+        rows[name]["seconds"] = 1.0
+    return rows
+
+
+def test_half_a_point_on_digits_is_a_target():
+    rows = judged_digits(
+        float32=0.980, float16=0.976, bfloat16=0.986, float32_kernels_cudnn=0.97,
+        float16_kernels_cudnn=0.976, tf32_kernels_cudnn=0.966,
+    )  # fmt: skip
+    rows["lost"] = {"failed row": "x"}
+    rows["older"] = {"device": "cuda", "dtype": "float16", "trials": "", "accuracy": 0.9}
+    found = {
+        row["what"].rpartition(" ")[2]: (row["found"], row["verdicts"])
+        for row in targets.summary({"digits": {"rows": rows}})
+        if row["what"].startswith("digits")
+    }
+    both = "kernels + cudnn"
+    assert found["float16"][0] == pytest.approx({"devconv": 0.4, both: 0.6})
+    assert found["float16"][1] == {"devconv": "met", both: "missed"}
+    assert found["bfloat16"][1] == {"devconv": "missed"}
+    assert found["tf32"][1] == {both: "met"}
+    rows.pop("older")
+    assert "| float16 | 0.9800 | 0.9760 | 0.40 |" in digits.table(rows)
+    assert "| float32 | 0.9800 | 0.9800 | – |" in digits.table(rows)
+    del rows["float32"]
+    (figures,) = (
+        target.figures
+        for target in targets.targets()
+        if target.what.endswith("float32 and float16")
+    )
+    assert set(figures({"digits": {"rows": rows}})[0]) == {both}
 
 
 def test_tests_are_run_in_a_process_of_their_own(tmp_path, capsys):
@@ -195,12 +268,104 @@ def test_tests_are_run_in_a_process_of_their_own(tmp_path, capsys):
     assert any("planted" in each for each in content["rows"]["pytest"]["output"])
 
 
-def test_tests_that_take_too_long_are_ended(tmp_path, capsys):
-    (tmp_path / "test_it.py").write_text("import time\ndef test_it():\n    time.sleep(100)\n")
+@pytest.mark.parametrize("deaf", [False, True])
+def test_tests_that_take_too_long_are_ended(deaf, tmp_path, capsys, monkeypatch):
+    """What had failed until then is told, but by a run that does not listen."""
+    monkeypatch.setattr(suite, "PATIENCE", 3.0)
+    ignored = "signal.signal(signal.SIGINT, signal.SIG_IGN)" if deaf else "pass"
+    (tmp_path / "test_it.py").write_text(
+        "import signal, time\ndef test_bad():\n    assert 0, 'planted'\n"
+        f"def test_it():\n    {ignored}\n    time.sleep(100)\n"
+    )
     start = time.monotonic()
-    row = suite.run(Place(), [str(tmp_path / "test_it.py")], limit=3.0)
-    assert not row["ok"]
+    each = suite.Run((str(tmp_path / "test_it.py"),), "numpy")
+    row = suite.run(each, Place(), limit=6.0)
+    assert (row["ok"], row["stopped"]) == (False, True)
+    assert any("test_bad" in each for each in row["output"]) != deaf
     assert time.monotonic() - start < 60
+    assert "pytest: stopped at the limit of time: " in suite.table({"pytest": row})
+
+
+def test_a_row_that_was_stopped_is_run_again(tmp_path, monkeypatch):
+    ran: list[str] = []
+
+    def jobs(*stopped: str) -> None:
+        def job(name: str) -> Any:
+            ran.append(name)
+            whole = {"required": "numpy", "arguments": [], "output": ["1 passed in 1 s"]}
+            return {**whole, "stopped": name in stopped, "ok": name not in stopped}
+
+        made = {name: lambda name=name: job(name) for name in ("one", "two")}
+        monkeypatch.setattr(suite, "jobs", lambda told: made)
+
+    jobs("two")
+    assert not run("tests", tmp_path)["fine"]
+    jobs()
+    assert run("tests", tmp_path, resume=True)["fine"]
+    assert ran == ["one", "two", "two"]
+
+
+def test_the_ways_to_run_the_tests_on_a_gpu(gpu, monkeypatch):
+    """What they are told is what the tests understand."""
+    for name, there in (("has_torch", True), ("has_jax", True), ("count", 2)):
+        monkeypatch.setattr(Place, name, there)
+    runs = suite.on_a_gpu(gpu)
+    assert list(runs) == [
+        *("CuPy", "CuPy, streams of its own", "CuPy, the second GPU"),
+        *("PyTorch on the GPU", "JAX on the GPU", "CuPy, slow"),
+    ]
+    assert set(suite.jobs(Told(place=gpu))) == set(runs)
+    places = [backends.placed(each.where.get("DEVCONV_TEST_DEVICES", "")) for each in runs.values()]
+    cuda = [{"cupy": "cuda:1"}, {"torch": "cuda"}, {"jax": "cuda"}]
+    assert places == [{}, {}, *cuda, {}]
+    assert {name for each in runs.values() for name in each.where} == {
+        *("DEVCONV_TEST_DEVICES", "DEVCONV_TEST_STREAM")
+    }
+    assert list(suite.jobs(Told(place=gpu, tests=("-k", "x")))) == ["pytest"]
+    for name, there in (("has_torch", False), ("has_jax", False), ("count", 1)):
+        monkeypatch.setattr(Place, name, there)
+    assert list(suite.on_a_gpu(gpu)) == ["CuPy", "CuPy, streams of its own", "CuPy, slow"]
+
+
+def test_the_tests_are_told_where_to_run(tmp_path, capsys):
+    said = "assert (os.environ['DEVCONV_REQUIRE'], os.environ['DEVCONV_TEST_A']) == ('numpy', 'b')"
+    (tmp_path / "test_it.py").write_text(f"import os\ndef test_it():\n    {said}\n")
+    each = suite.Run((str(tmp_path / "test_it.py"),), "numpy", {"DEVCONV_TEST_A": "b"})
+    row = suite.run(each, Place())
+    assert row["ok"], row["output"]
+    assert "`DEVCONV_REQUIRE=numpy DEVCONV_TEST_A=b pytest " in suite.table({"a": row})
+
+
+def test_jax_takes_part_in_parity_where_it_sees_the_gpu(gpu, monkeypatch):
+    seen: list[Any] = []
+
+    def compared(*given: Any, devices: Any, **how: Any) -> Any:
+        seen.append(list(devices))
+        return SimpleNamespace(ok=True, rows=[])
+
+    monkeypatch.setattr(parity.dc.testing, "parity", compared)
+    for there in (True, False):
+        monkeypatch.setattr(Place, "has_jax", there)
+        jobs = parity.jobs(on(gpu))
+        assert ("LeNet-5, JAX" in jobs) == there
+        assert there == (list(jobs)[-1] == "LeNet-5, JAX")
+        for job in jobs.values():
+            job()
+    assert seen == [["cuda"], ["cuda"], ["jax:cuda"], ["cuda"], ["cuda"]]
+
+
+@pytest.mark.slow
+def test_a_rehearsal_in_processes_of_its_own(tmp_path, capsys):
+    """The command as a person types it, with nothing replaced."""
+    given = ["gpu", "--device", "cpu", "--small", "--out", str(tmp_path)]
+    line.main([*given, "--parts", "facts", "digits", "--dtypes", "float32"])
+    (path,) = tmp_path.glob("*.json")
+    parts = assert_record(path)["parts"]
+    assert set(parts) == {"facts", "digits"}
+    assert set(parts["facts"]["rows"]) == set(facts.FACTS)
+    assert parts["digits"]["rows"]["cpu, float32"]["accuracy"] > 0.0
+    assert_well_formed(path.with_suffix(".md").read_text())
+    assert str(path) in capsys.readouterr().out
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
@@ -606,7 +771,7 @@ def test_every_operation_runs(name):
         assert np.isfinite(a).all()
 
 
-@pytest.mark.parametrize("name", ["SGD, momentum", "Adam"])
+@pytest.mark.parametrize("name", ["SGD, momentum", "SGD, Nesterov", "Adam"])
 def test_an_optimizer_is_timed_alone(name, monkeypatch):
     """One step of one optimizer; its moments stay, and nothing comes from the host."""
     racer = OPERATIONS[name](Place(), "float32", True)
@@ -642,6 +807,20 @@ def test_every_route_on_trial_is_asked_for(gpu, monkeypatch):
         with _fast.trial("kernels", "cudnn"):
             make(gpu, "float32", True).check()
     assert set(wanted) <= asked
+
+
+@pytest.mark.skipif(kernels.COMPILER is None, reason="no C++ compiler is here")
+@pytest.mark.parametrize("trial", list(_fast.TRIALS))
+def test_every_route_on_trial_is_reached(trial):
+    """It computes in some operation, and is not merely asked for; by CuPy's and cuDNN's doubles."""
+    place, reached = Place("cuda"), set()
+    with kernels.installed(), cudnn.installed(), double.watch.allowed(), _fast.generic(False):
+        wanted = set(trials._keys(trial, place))
+        for make in OPERATIONS.values():
+            racer = make(place, "float32", True)
+            with trials._traced(trial, place, reached):
+                racer.check()
+    assert reached == wanted != set()
 
 
 # Shapes and targets.
@@ -737,16 +916,56 @@ def test_a_network_whose_convolutions_were_written_once_in_part_says_so():
     assert last == f"NumPy with 16 threads; {said}"
 
 
+GUIDE = (command.ROOT / "docs" / "gpu.md").read_text()
+
+
+def limits(said: Any) -> list[float]:
+    return [said.minutes or command.PARTS[part].MINUTES for part in said.parts]
+
+
+def told_lines() -> list[Any]:
+    words = [each.split()[3:] for each in GUIDE.splitlines() if "benchmarks gpu --parts" in each]
+    return [line.arguments(each) for each in words]
+
+
 def test_the_commands_for_ten_minutes_fit_and_leave_no_part_out():
     """Each line's limits, and what its parts may take beyond them, below nine minutes."""
-    text = (command.ROOT / "docs" / "gpu.md").read_text()
-    words = [each.split()[3:] for each in text.splitlines() if "benchmarks gpu --parts" in each]
     parts = set()
-    for said in map(line.arguments, words):
-        minutes = [said.minutes or command.PARTS[part].MINUTES for part in said.parts]
+    for said in told_lines():
+        minutes = limits(said)
         assert sum(minutes) + len(minutes) * command.GRACE / 60 < 9, said
+        assert said.resume == bool(parts & set(said.parts))  # a second line keeps what is there
         parts |= set(said.parts)
     assert parts == set(command.PARTS)
+
+
+def test_parts_that_are_many_processes_or_shapes_have_a_second_line():
+    again = {part for said in told_lines() if said.resume for part in said.parts}
+    assert {"convolution", "memory", "digits", "kernels"} <= again
+
+
+def test_the_order_is_told_and_what_it_takes():
+    """What matters most comes first, in the table and in the lines for half an hour."""
+    rows = [each.split("|")[1:3] for each in GUIDE.splitlines() if each.startswith("| `")]
+    minutes = {part.strip(" `"): each.strip() for part, each in rows if each.strip().isdigit()}
+    assert minutes == {name: f"{part.MINUTES:g}" for name, part in command.PARTS.items()}
+    assert list(minutes) == list(command.PARTS)
+    assert f"That is {sum(map(int, minutes.values()))} minutes in all" in GUIDE
+    first, _, rest = GUIDE.partition("gpu --parts memory\n")
+    half = told_lines()[: first.count("gpu --parts")]
+    assert len(half) == 5
+    assert (
+        f"first five lines are {sum(sum(limits(said)) for said in half):g} minutes" in rest + first
+    )
+    assert [part for said in half for part in said.parts] == list(command.PARTS)[:7]
+
+
+def test_what_the_guide_installs_there_is():
+    project = tomllib.loads((command.ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"(?:devconv|\.)\[([\w,]+)\]", GUIDE)
+    extras = {name for each in named for name in each.split(",")}
+    assert {"cuda12", "cuda13", "cudnn", "cudnn12", "test"} == extras
+    assert extras <= set(project["optional-dependencies"])
 
 
 # Memory, and CuPy's double.
@@ -861,6 +1080,45 @@ def test_rounded_products_are_a_fact_of_gpus_alone(gpu, monkeypatch):
     with _fast.generic():
         assert facts.row(about, on(gpu))["verdict"] == "DOES NOT HOLD"
     assert facts.row(about, TOLD)["verdict"] == "no meaning on the CPU"
+
+
+def test_launches_are_counted_beside_those_on_record(gpu, monkeypatch):
+    def traced(place: Place, call: Any) -> Any:
+        before = double.watch.launches.total()
+        result = call()
+        ran = double.watch.launches.total() - before
+        return result, [{"cat": "kernel"}] * ran + [{"cat": "cpu_op"}, {}]
+
+    monkeypatch.setattr(counted, "traced", traced)
+    told = on(gpu)
+    assert {f"launches of {name}" for name in launches.ROWS} < set(facts.jobs(told))
+    assert not any("launches of" in each for each in facts.jobs(TOLD))
+    row, known = counted.row("Dense", told), launches.recorded()["Dense"]
+    assert row["calls"] == known
+    assert row["launches"] == {
+        part: {"kernels": each} for part, each in launches.of_layer("Dense").items()
+    }
+    monkeypatch.setattr(counted, "traced", lambda place, call: (call(), []))
+    with pytest.raises(RuntimeError, match="the profiler sees nothing in an addition"):
+        counted.row("Dense", told)
+
+
+def test_launches_are_read_from_the_profiler_s_own_trace(monkeypatch):
+    torch = pytest.importorskip("torch")
+    kinds = torch.profiler.ProfilerActivity
+    monkeypatch.setattr(torch.profiler, "ProfilerActivity", SimpleNamespace(CUDA=kinds.CPU))
+    result, events = counted.traced(Place(), lambda: torch.ones(3) + 1)
+    assert result.tolist() == [2.0, 2.0, 2.0]
+    assert any(event.get("cat") == "cpu_op" for event in events)
+    assert counted.did(Place(), lambda: torch.ones(3))[1] == Counter()
+    known = [{"cat": each} for each in ("kernel", "kernel", "gpu_memset", "Kernel", "python")]
+    monkeypatch.setattr(counted, "traced", lambda place, call: (call(), known))
+    assert counted.did(Place(), lambda: 1) == (1, Counter(kernels=3, fills=1))
+
+
+def test_without_pytorch_launches_are_not_counted(gpu):
+    with pytest.raises(RuntimeError, match="install PyTorch with CUDA"):
+        counted.row("Dense", on(gpu))
 
 
 BEYOND_THE_DOUBLE = ("bfloat16", "sliding_window_view", "scatter_add", "a stream", "PyTorch's")

@@ -69,6 +69,14 @@ def test_the_worked_example_prints_the_right_numbers(spec):
         assert re.search(line, done.stdout), (line, done.stdout)
 
 
+def test_the_worked_example_on_a_second_gpu():
+    """Where lines between operations, too, must find the GPU of their arrays."""
+    backends.gpu(1)
+    done = run("worked_example", "--device", "cuda:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "after 160 steps" in done.stdout
+
+
 def test_the_worked_example_names_the_libraries_it_leaves_out():
     done = run("worked_example")
     assert done.returncode == 0, done.stderr
@@ -82,16 +90,17 @@ def test_somebody_elses_package_gives_back_what_it_got(backend):
     theirs = load("as_a_library")
 
     def use(seed: int) -> tuple[np.ndarray, float, float]:
-        noisy, clean = (backend.asarray(x) for x in theirs.pictures(seed))
-        outline = theirs.edges(clean)
-        assert type(outline) is type(clean)
-        assert dc.device_of(outline) == dc.device_of(clean)
-        denoiser = theirs.Denoiser()
-        left = denoiser.fit(noisy, clean, steps=20)
-        cleaner = denoiser(noisy)
-        assert type(cleaner) is type(noisy)
-        assert dc.device_of(cleaner) == dc.device_of(noisy)
-        return backend.to_numpy(outline), left, float(dc.functional.mse_loss(noisy, clean))
+        with backend.here():
+            noisy, clean = (backend.asarray(x) for x in theirs.pictures(seed))
+            outline = theirs.edges(clean)
+            assert type(outline) is type(clean)
+            assert dc.device_of(outline) == dc.device_of(clean)
+            denoiser = theirs.Denoiser()
+            left = denoiser.fit(noisy, clean, steps=20)
+            cleaner = denoiser(noisy)
+            assert type(cleaner) is type(noisy)
+            assert dc.device_of(cleaner) == dc.device_of(noisy)
+            return backend.to_numpy(outline), left, float(dc.functional.mse_loss(noisy, clean))
 
     with ThreadPoolExecutor(2) as threads:
         together = list(threads.map(use, [0, 1, 0, 1]))

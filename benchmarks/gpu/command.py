@@ -40,17 +40,18 @@ from benchmarks.report import RESULTS, heading, save
 from devconv import _fast
 
 PARTS: dict[str, Part] = {
-    "facts": facts,
     "parity": parity,
-    "convolution": convolution,
     "training": training,
-    "memory": memory,
-    "numpy": numpy,
+    "convolution": convolution,
+    "tests": suite,
+    "facts": facts,
     "kernels": trials,
     "digits": digits,
+    "memory": memory,
+    "numpy": numpy,
     "inference": inference,
-    "tests": suite,
 }
+"""What matters most comes first, should time end before the parts do."""
 ROOT = Path(__file__).parents[2]
 GRACE = 60.0
 """Seconds that a part may take to finish the row it is at."""
@@ -85,7 +86,7 @@ def one(part: str, told: Told, out: Path, *, minutes: float | None, resume: bool
     try:
         jobs = PARTS[part].jobs(told)
         for count, (name, measure) in enumerate(jobs.items(), start=1):
-            if resume and "failed row" not in content["rows"].get(name, {"failed row": ""}):
+            if resume and _is_whole(content["rows"].get(name)):
                 continue
             if time.monotonic() > told.deadline:
                 content["stopped"] = f"after {minutes:g} minutes, before {name}"
@@ -101,8 +102,17 @@ def one(part: str, told: Told, out: Path, *, minutes: float | None, resume: bool
             content["dead"] = problem.label
             content.setdefault("broke", []).append(str(problem))
     record.write()
+    for key in ("failed", "stopped"):
+        if key in content:
+            print(f"{part} {key}: {content[key]}", flush=True)
+    print(f"recorded in {record.path}.json and .md", flush=True)
     fine = all(row.get("ok", "failed row" not in row) for row in content["rows"].values())
     return fine and "failed" not in content and "stopped" not in content
+
+
+def _is_whole(row: dict[str, Any] | None) -> bool:
+    """Whether a row of an earlier run can stay."""
+    return row is not None and "failed row" not in row and not row.get("stopped")
 
 
 def _row(name: str, measure: Callable[[], Any], told: Told) -> dict[str, Any]:

@@ -67,8 +67,8 @@ def entrants(shape: Shape, dtype: str, told: Told) -> tuple[Makers, dict[str, st
         return _racer(ours.on(shape, given[0], switch))
 
     makers = {label: partial(mine, switch) for label, switch in switches.items()}
-    if not told.place.has_torch:
-        return makers, {**left_out, "PyTorch": "not installed, or does not see the device"}
+    if lacks := told.place.lacks_torch:
+        return makers, {**left_out, "PyTorch": lacks}
     formats = {"PyTorch": (False, False), "PyTorch channels-last": (True, False)}
     if dtype == "float32":
         formats["PyTorch TF32"] = (True, True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import devconv as dc
+from benchmarks.gpu import counted
 from benchmarks.gpu.lab import Lab, NoMeaning
 from benchmarks.gpu.tables import absent, complete, joined
 from benchmarks.gpu.told import Jobs, Told
@@ -37,8 +38,9 @@ def fact(line: str) -> Callable[[Callable[[Lab], Answer]], Callable[[Lab], Answe
 
 
 def jobs(told: Told) -> Jobs:
-    """A row for each line."""
-    return {line: partial(row, line, told) for line in FACTS}
+    """A row for each line, and on a GPU for each count of launches that is on record."""
+    lines = {line: partial(row, line, told) for line in FACTS}
+    return lines | dict(counted.jobs(told)) if told.place.is_gpu else lines
 
 
 def row(line: str, told: Told) -> Row:
@@ -234,6 +236,8 @@ def _(lab: Lab) -> Answer:
 
 @fact("PyTorch's calls beside them: an elementwise one, a product of matrices")
 def _(lab: Lab) -> Answer:
+    if lacks := lab.place.lacks_torch:
+        return None, lacks
     torch = importlib.import_module("torch")
     x = torch.randn(64, 64, device=lab.place.kind)
     times = lab.handed_over(lambda: x + x), lab.handed_over(lambda: x @ x)

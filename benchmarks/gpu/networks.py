@@ -52,8 +52,8 @@ def entrants(kind: str, network: Network, dtype: str, told: Told) -> tuple[Maker
         label: partial(mine, network, told.place, dtype, switch)
         for label, switch in switches.items()
     }
-    if not told.place.has_torch:
-        return makers, {**left_out, "PyTorch": "not installed, or does not see the device"}
+    if lacks := told.place.lacks_torch:
+        return makers, {**left_out, "PyTorch": lacks}
     for label, last in FORMATS.items():
         makers[label] = partial(theirs, network, told.place, dtype, last)
     return makers, left_out

@@ -156,5 +156,6 @@ OPERATIONS: dict[str, Make] = {
     "dense": _dense,
     "cross_entropy": _cross_entropy,
     "SGD, momentum": _step(lambda layer: dc.optim.SGD(layer, 0.1, momentum=0.9)),
+    "SGD, Nesterov": _step(lambda layer: dc.optim.SGD(layer, 0.1, momentum=0.9, nesterov=True)),
     "Adam": _step(lambda layer: dc.optim.Adam(layer, 0.1)),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -26,11 +27,14 @@ def jobs(told: Told) -> Jobs:
     switches, asked = contestants.wanted(switches, told.without)
     switches.pop("written once", None)
     left_out = {**lacking, **asked}
-    return {
+    found = {
         f"{name}, {label}": partial(row, name, label, switch, left_out, told)
         for name in ("LeNet-5", *(["ResNet-18"] if told.place.is_gpu else []))
         for label, switch in switches.items()
     }
+    if told.place.is_gpu and told.place.has_jax:  # last: it compiles each operation
+        found["LeNet-5, JAX"] = partial(row, "LeNet-5", "JAX", nullcontext, {}, told)
+    return found
 
 
 def row(name: str, label: str, switch: Switch, left_out: Mapping[str, str], told: Told) -> Row:
@@ -38,6 +42,7 @@ def row(name: str, label: str, switch: Switch, left_out: Mapping[str, str], told
     kind = told.place.kind
     plain = label == "devconv" and told.place.has_torch
     specs = [kind, f"torch:{kind}"] if plain else [kind]
+    specs = [f"jax:{kind}"] if label == "JAX" else specs
     small = name == "LeNet-5"
     model = dc.models.lenet5() if small else dc.models.resnet18(10)
     shape = (1, 32, 32) if small else (3, 32, 32)

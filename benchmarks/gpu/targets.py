@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.gpu import digits
 from benchmarks.gpu.convolution import shapes
 from benchmarks.gpu.memory import FIGURES
 from benchmarks.gpu.numpy import NUMPY
@@ -104,6 +105,21 @@ def beside_numpy(parts: Parts) -> tuple[Found, str]:
     return {}, ""
 
 
+def half_a_point(precision: str) -> Callable[[Parts], tuple[Found, str]]:
+    """Points of accuracy on the digits between a precision and float32, each with its routes."""
+
+    def figures(parts: Parts) -> tuple[Found, str]:
+        rows = complete(parts.get("digits", {}).get("rows", {}))
+        found = {
+            rows[name]["trials"].replace(",", " + ") or OURS: points
+            for name, points in digits.apart(rows).items()
+            if rows[name]["dtype"] == precision
+        }
+        return found, ""
+
+    return figures
+
+
 def _in_part(row: Row, found: Found) -> str:
     """Whose routes did not do all of a network's convolutions."""
     short = [label for label in found if gave_up(row, label)]
@@ -136,6 +152,9 @@ def targets() -> list[Target]:
         for figure, said in list(FIGURES.items())[:2]:
             what = f"devconv / {peer}, peak memory of ResNet-18, float32, {said}"
             found.append(Target(what, 1.5, 1.2, memory(figure, "float32", peer), most=True))
+    for precision in digits.PRECISIONS:
+        what = f"digits, points of accuracy between float32 and {precision}"
+        found.append(Target(what, 0.5, 0.5, half_a_point(precision), most=True))
     found.append(Target("NumPy / devconv, step of ResNet-18, float32", 20.0, None, beside_numpy))
     return found
 
