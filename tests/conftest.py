@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from tests import backends
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    backends.required()
+    backends.check()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,20 +30,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"backends: {', '.join(backends.usable())}"
+    return f"backends: {', '.join(backends.told())}"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("backends")
-    terminalreporter.line(f"tested: {', '.join(backends.usable())}")
+    terminalreporter.line(f"tested: {', '.join(backends.told())}")
     for name, reason in backends.missing().items():
         terminalreporter.line(f"NOT TESTED: {name} ({reason})")
+
+
+@pytest.fixture(autouse=True)
+def _streams() -> Iterator[None]:
+    """Streams of the tests' own, where ``DEVCONV_TEST_STREAM`` asks for them."""
+    with backends.on_streams():
+        yield
 
 
 @pytest.fixture(params=list(backends.usable().values()), ids=str)
 def backend(request: pytest.FixtureRequest) -> backends.Backend:
     """Each usable backend in turn."""
     return request.param
+
+
+@pytest.fixture
+def on_its_device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The backend's GPU is the current one, as it is inside of an operation."""
+    with ExitStack() as stack:
+        if "backend" in request.fixturenames:
+            stack.enter_context(request.getfixturevalue("backend").here())
+        yield
 
 
 class HostReads:

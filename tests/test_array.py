@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import devconv as dc
 from devconv import _array
 from devconv._check import InvalidType
 from tests import backends
@@ -22,10 +23,17 @@ SPECS = {
 }
 
 
+def spec_of(backend: Backend) -> str:
+    where = backends.placed().get(backend.name)
+    if where in (None, "double"):
+        return SPECS[backend.name] if where is None else "cuda:1"
+    return dc.device(where if backend.name == "cupy" else f"{backend.name}:{where}").spec
+
+
 def test_library_and_device_have_one_name(backend: Backend) -> None:
     x = backend.asarray(np.ones(3))
     assert _array.library(_array.array_namespace(x)) == backend.name
-    assert _array.device_name(x) == SPECS[backend.name]
+    assert _array.device_name(x) == spec_of(backend)
     assert _array.NAMES[backend.name]
 
 
@@ -147,14 +155,16 @@ def test_long_sums_are_wide(backend: Backend, name: str, wide: str) -> None:
         return
     x = backend.asarray(np.ones(2), name)
     assert _array.dtype_name(_array.wide_dtype(x)) == wide
-    assert _array.dtype_name(_array.widen(x).dtype) == wide
-    assert (_array.widen(x) is x) == (name == wide)
+    with backend.here():
+        assert _array.dtype_name(_array.widen(x).dtype) == wide
+        assert (_array.widen(x) is x) == (name == wide)
 
 
 def test_casting_to_the_same_dtype_is_nothing(backend: Backend) -> None:
     x = backend.asarray(np.ones(2))
     assert _array.cast(x, x.dtype) is x
-    y = _array.cast(x, _array.dtype_of(backend.xp, "float32"))
+    with backend.here():
+        y = _array.cast(x, _array.dtype_of(backend.xp, "float32"))
     assert _array.dtype_name(y.dtype) == "float32"
 
 
@@ -241,8 +251,9 @@ def test_numpy_scalars_become_arrays() -> None:
 def test_writing_into_arrays_that_may_be_immutable(backend: Backend) -> None:
     """In place where that is possible: nothing is copied but what cannot be written."""
     x, value = backend.asarray(np.zeros((2, 3))), backend.asarray(np.asarray([1.0, 2.0]))
-    y = _array.written(x, (slice(0, 1), slice(1, None), ...), value)
-    z = _array.added(y, (..., slice(0, 2)), value)
+    with backend.here():
+        y = _array.written(x, (slice(0, 1), slice(1, None), ...), value)
+        z = _array.added(y, (..., slice(0, 2)), value)
     np.testing.assert_array_equal(backend.to_numpy(z), [[1.0, 3.0, 2.0], [1.0, 2.0, 0.0]])
     assert (z is x) == (backend.name != "jax")
     assert z.dtype == x.dtype

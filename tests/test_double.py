@@ -7,6 +7,7 @@ the host may look at no value.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ import numpy as np
 import pytest
 
 import devconv as dc
-from devconv import _array, _fast
+from devconv import _array, _detect, _fast
+from devconv._check import InvalidValue
+from devconv._fast import tf32
 from devconv._fast.budget import budget
 from devconv.functional import products
 from tests.cases import collect
@@ -269,6 +272,23 @@ def test_a_step_waits_for_nothing(precision: str) -> None:
     assert back(prediction).shape == (4, 3)
 
 
+def test_a_step_that_overflows_is_skipped_and_nobody_waits() -> None:
+    run = trainer(PLACE, "float16")
+    run.loss_scale = dc.training.LossScale(init_scale=256.0)
+    before = {name: back(x).copy() for name, x in run.model.parameters.items()}
+    for large, skipped, scale in ((1.0, 0, 256.0), (1e6, 1, 128.0), (1e6, 2, 64.0)):
+        run.step((np.float32(large) * images(dtype="float32"), labels()))
+        state = run.scale_state
+        assert state is not None
+        assert (int(back(state["skipped"])), float(back(state["scale"]))) == (skipped, scale)
+        after = {name: back(x).copy() for name, x in run.model.parameters.items()}
+        for name, x in before.items():
+            assert np.isfinite(after[name]).all()
+            assert np.array_equal(after[name], x) == bool(skipped), name
+        before = after
+    assert watch.reads == []
+
+
 def test_a_run_is_kept_and_resumed(tmp_path: Any) -> None:
     batches = [(images(dtype="float32"), labels())]
     first, second = trainer(PLACE), trainer(PLACE)
@@ -416,6 +436,32 @@ def test_fast_is_exact_where_there_is_no_tf32(lack: str, monkeypatch: pytest.Mon
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize("fault", ["wrong", "raises"])
+def test_fast_is_exact_where_a_first_product_is_not_right(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says so, once for a device."""
+    gemm = double._cublas.gemmEx
+
+    def faulty(handle: int, left: int, right: int, *rest: Any) -> None:
+        if fault == "raises":
+            raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
+        gemm(handle, left, right, *rest)
+        if left and not right:  # in one order in memory alone
+            ctypes.cast(rest[11], ctypes.POINTER(ctypes.c_float))[3] += 1.0
+
+    x = there(np.eye(3, dtype="float32"))
+    monkeypatch.setattr(double._cublas, "gemmEx", faulty)
+    monkeypatch.setattr(_detect, "_answers", {})
+    words = {"wrong": "is wrong", "raises": r"fails \(.*CUBLAS_STATUS_NOT_SUPPORTED.*\)"}[fault]
+    with dc.precision("fast"):
+        with watch.allowed(), pytest.warns(tf32.NotTaken, match=f"TF32 {words} on CUDA device 1"):
+            assert not _fast.rounds_products(x)
+        watch.reset()
+        multiplied()
+    assert watch.products.keys() == {"exact"}
+
+
 def test_another_thread_stays_exact() -> None:
     """While this one multiplies in TF32: nothing is switched for the process."""
     seen: list[Any] = []
@@ -455,6 +501,29 @@ def test_a_product_in_tf32_is_one_launch_and_copies_only_what_has_gaps() -> None
         assert watch.launches == Counter(empty=1, gemmEx=1, copy=copies)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_a_model_changes_its_dtype_where_it_is(dtype: str) -> None:
+    if not dc.device(PLACE).has_dtype(dtype):
+        pytest.skip(f"no {dtype} without ml_dtypes")
+    model = dc.models.lenet5().build(seed=0).to(PLACE)
+    before = [back(x).copy() for x in model.parameters.values()]
+    model.to(dtype=dtype)
+    assert watch.reads == []
+    for x, was in zip(model.parameters.values(), before, strict=True):
+        assert (x.device.id, _array.dtype_name(x.dtype)) == (1, dtype)
+        with watch.allowed():
+            np.testing.assert_allclose(dc.to_numpy(x), was, rtol=1e-2, atol=1e-4)
+
+
+def test_a_metric_is_computed_where_its_arrays_are() -> None:
+    logits, target = there(np.eye(3, dtype="float32")), there(np.asarray([0, 1, 0]))
+    share = dc.training.accuracy(logits, target)
+    assert share.device.id == 1
+    assert back(share) == np.float32(2.0 / 3.0)
+    with logits.device, pytest.raises(InvalidValue, match=r"^accuracy: logits is on cuda:1"):
+        dc.training.accuracy(logits, dc.to_device(np.asarray([0, 1, 0]), "cuda:0"))
+
+
 def test_training_in_tf32() -> None:
     made = trainer(PLACE, "tf32")
     made.step((images(dtype="float32"), labels()))
@@ -477,6 +546,23 @@ def test_parity_allows_for_tf32_where_it_was_asked_for() -> None:
     assert rows[PLACE, "0 (Conv2d)"].tolerance == 2e-3
     assert rows[PLACE, "0 (Conv2d)"].worst > 1e-5
     assert rows["cpu", "0 (Conv2d)"].tolerance == 2e-4
+    assert {(row.device, row.tf32) for row in report.rows if row.dtype == "float32"} == {
+        *((PLACE, True), ("cpu", False))
+    }
+    titles = [line.partition("  ")[0] for line in str(report).splitlines()]
+    assert [title for title in titles if title.endswith("TF32")] == [f"{PLACE} float32, TF32"] * 2
+    assert "cpu float32" in titles
+
+
+def test_parity_says_no_tf32_where_nothing_was_rounded() -> None:
+    given = cnn().build(seed=0), images(dtype="float32"), labels()
+    with watch.allowed():
+        exact = dc.testing.parity(*given, devices=[PLACE], dtypes=["float32"])
+        with dc.precision("fast"):
+            half = dc.testing.parity(*given, devices=[PLACE], dtypes=["float16"])
+    for report in (exact, half):
+        assert not any(row.tf32 for row in report.rows)
+        assert "TF32" not in str(report)
 
 
 def test_parity_finds_products_that_were_rounded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -548,7 +634,7 @@ def test_parity_reports_on_any_device() -> None:
         report = dc.testing.parity(model, x, target, devices=[PLACE])
     assert report.ok, str(report)
     assert {row.device for row in report.rows[1:]} >= {PLACE}
-    assert {row.dtype for row in report.rows} == {"float64", "float32", "float16"}
+    assert {row.dtype for row in report.rows} == set(dc.device(PLACE).dtypes)
 
 
 # --- the double itself ---
@@ -590,6 +676,37 @@ def test_the_double_counts_reads(look: Any) -> None:
     with watch.allowed():
         look(x)
     assert len(watch.reads) == 2
+
+
+def test_the_double_s_new_memory_is_nan() -> None:
+    xp = double.namespace
+    for made in (
+        xp.empty((2, 3)),
+        xp.empty_like(xp.ones(3, dtype="float16")),
+        double._cupy.empty(4),
+    ):
+        assert np.isnan(made._values).all()
+    assert (xp.empty(2, dtype="int32")._values == -1).all()
+    turned = np.empty((2, 3, 4), dtype="float32").transpose(0, 2, 1)
+    assert np.isnan(double.garbage(turned)).all()
+    scratch = watch.addresses[double.alloc(16).ptr]
+    assert np.isnan(scratch._values.view("float32")).all()
+
+
+def test_an_operation_may_not_read_where_a_test_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under ``DEVCONV_TEST_DEVICES=double``, where tests know nothing of the double."""
+    monkeypatch.setattr(watch, "_outside", True)
+    x = there(np.asarray(1))
+
+    def called_in(room: str, text: str) -> Any:
+        return eval(text, {"__name__": room, "dc": dc}, {"x": x, "look": dc.to_numpy})
+
+    assert called_in("tests.functional.sample", "bool(x)")
+    assert called_in("devconv.training.trainer", "int(x)") == 1
+    assert called_in("devconv.layers.sample", "look(x)") == 1
+    for room in ("functional.sample", "layers.sample", "optim.sgd", "_fast.cupy", "_fast"):
+        with pytest.raises(HostRead):
+            called_in(f"devconv.{room}", "bool(x)")
 
 
 def test_the_double_counts_launches() -> None:

@@ -133,6 +133,17 @@ def test_arrays_are_made_where_they_belong(gpu: Backend) -> None:
             assert cupy.cuda.Device().id == current
 
 
+def test_another_gpu_s_arrays_are_read_beside_a_stream_of_one_s_own(gpu: Backend) -> None:
+    """CuPy's ``get`` refuses the stream of the device that is current by chance."""
+    host = np.arange(6.0).reshape(2, 3)
+    x = dc.to_device(host, place(gpu))
+    halves = dc.to_device(host, place(gpu), dtype="float16")
+    with own_stream(backends.gpu(0)):
+        assert_same_bits([dc.to_numpy(x), dc.to_numpy(x.T)], [host, host.T])
+        assert_same_bits([dc.to_numpy(halves)], [host.astype("float16")])
+        assert_same_bits([dc.to_numpy(dc.to_device(x, "cpu"))], [host])
+
+
 def test_moves_on_a_stream_of_one_s_own(gpu: Backend, tmp_path: Path) -> None:
     host = np.random.default_rng(0).standard_normal((400, 300)).astype("float32")
     first, model = backends.gpu(0), network(seed=1)

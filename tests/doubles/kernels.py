@@ -512,12 +512,7 @@ def empty_like(prototype: ndarray, dtype: Any = None) -> ndarray:
 
 
 def _garbage(values: np.ndarray) -> ndarray:
-    flat = values.view() if values.flags.c_contiguous else values.T
-    if flat.flags.c_contiguous:
-        flat.reshape(-1).view(np.uint8)[...] = 0x7B
-    else:
-        values[...] = np.frombuffer(b"\x7b" * values.itemsize, values.dtype)[0]
-    return ndarray(values, double._current.stack[-1])
+    return ndarray(double.garbage(values), double._current.stack[-1])
 
 
 @contextmanager

@@ -3,13 +3,16 @@
 On a GPU a small layer takes as long as its launches, so their number is written down in
 ``launches.json`` and a test holds it. ``python -m tests.doubles.launches`` counts anew; what
 then differs is for the change's author to explain. Views are free. One launch here is one call
-of an array function; CuPy may need more kernels for it.
+of an array function; CuPy may need more kernels for it, which ``python -m benchmarks gpu --parts
+facts`` counts on a GPU.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,6 @@ from tests.doubles import cupy as double
 from tests.doubles.cupy import watch
 
 TABLE = Path(__file__).with_name("launches.json")
-PLACE = "cuda:1"
 
 IMAGES = (8, 8, 12, 12)
 LAYERS: dict[str, tuple[Callable[[], dc.Layer], tuple[int, ...]]] = {
@@ -52,58 +54,70 @@ OPTIMIZERS: dict[str, Callable[[dc.Layer], dc.optim.Optimizer]] = {
 }
 
 
-def numbers(*shape: int) -> Any:
-    """Normal float32 numbers on the second device."""
-    host = np.random.default_rng(0).standard_normal(shape).astype("float32")
-    return dc.to_device(host, PLACE)
+@dataclass(frozen=True)
+class Bench:
+    """Where it is counted, and how: a call's result, and its launches."""
+
+    place: str
+    counted: Callable[[Callable[[], Any]], tuple[Any, Any]]
+
+    def numbers(self, *shape: int) -> Any:
+        """Normal float32 numbers there."""
+        host = np.random.default_rng(0).standard_normal(shape).astype("float32")
+        return dc.to_device(host, self.place)
+
+    def labels(self) -> Any:
+        return dc.to_device(np.arange(8), self.place)
 
 
-def counted(call: Callable[[], Any]) -> tuple[Any, int]:
-    """What a call returns, and how often it launches."""
+def _counted(call: Callable[[], Any]) -> tuple[Any, int]:
     watch.reset()
     result = call()
     return result, sum(watch.launches.values())
 
 
-def of_layer(name: str) -> dict[str, int]:
+DOUBLE = Bench("cuda:1", _counted)
+"""The double's second device."""
+
+
+def of_layer(name: str, bench: Bench = DOUBLE) -> dict[str, Any]:
     """A learning pass of a layer: there, and back."""
     make, shape = LAYERS[name]
-    layer, x = make().build(shape[1:]).to(PLACE), numbers(*shape)
-    (y, pullback), forward = counted(lambda: layer.vjp(x))
-    dy = numbers(*y.shape)
-    return {"forward": forward, "pullback": counted(lambda: pullback(dy))[1]}
+    layer, x = make().build(shape[1:]).to(bench.place), bench.numbers(*shape)
+    (y, pullback), forward = bench.counted(lambda: layer.vjp(x))
+    dy = bench.numbers(*y.shape)
+    return {"forward": forward, "pullback": bench.counted(lambda: pullback(dy))[1]}
 
 
-def of_loss() -> dict[str, int]:
-    logits, target = numbers(8, 10), dc.to_device(np.arange(8), PLACE)
-    (loss, pullback), forward = counted(lambda: dc.functional.cross_entropy.vjp(logits, target))
-    with loss.device:
-        one = double.namespace.ones_like(loss)
-    return {"forward": forward, "pullback": counted(lambda: pullback(one))[1]}
+def of_loss(bench: Bench = DOUBLE) -> dict[str, Any]:
+    logits, target, loss = bench.numbers(8, 10), bench.labels(), dc.functional.cross_entropy
+    (_, pullback), forward = bench.counted(lambda: loss.vjp(logits, target))
+    one = dc.to_device(np.ones((), dtype="float32"), bench.place)
+    return {"forward": forward, "pullback": bench.counted(lambda: pullback(one))[1]}
 
 
-def of_optimizer(name: str) -> dict[str, int]:
+def of_optimizer(name: str, bench: Bench = DOUBLE) -> dict[str, Any]:
     """One parameter's first step, and each later one."""
-    layer = dc.Dense(8, 8, bias=False).build().to(PLACE)
-    optimizer, grads = OPTIMIZERS[name](layer), {"weight": numbers(8, 8)}
-    first, later = (counted(lambda: optimizer.step(grads))[1] for _ in range(2))
+    layer = dc.Dense(8, 8, bias=False).build().to(bench.place)
+    optimizer, grads = OPTIMIZERS[name](layer), {"weight": bench.numbers(8, 8)}
+    first, later = (bench.counted(lambda: optimizer.step(grads))[1] for _ in range(2))
     return {"first step": first, "step": later}
 
 
-def of_training() -> dict[str, int]:
+def of_training(bench: Bench = DOUBLE) -> dict[str, Any]:
     """A step of LeNet-5 with momentum, the batch on the device already."""
-    model = dc.models.lenet5().build(seed=0).to(PLACE)
+    model = dc.models.lenet5().build(seed=0).to(bench.place)
     optimizer = dc.optim.SGD(model, 0.1, momentum=0.9)
     trainer = dc.Trainer(model, dc.functional.cross_entropy, optimizer)
-    batch = (numbers(8, 1, 32, 32), dc.to_device(np.arange(8), PLACE))
-    first, later = (counted(lambda: trainer.step(batch))[1] for _ in range(2))
+    batch = (bench.numbers(8, 1, 32, 32), bench.labels())
+    first, later = (bench.counted(lambda: trainer.step(batch))[1] for _ in range(2))
     return {"first step": first, "step": later}
 
 
-ROWS: dict[str, Callable[[], dict[str, int]]] = {
-    **{name: lambda name=name: of_layer(name) for name in LAYERS},  # type: ignore[misc]
+ROWS: dict[str, Callable[..., dict[str, Any]]] = {
+    **{name: partial(of_layer, name) for name in LAYERS},
     "cross_entropy": of_loss,
-    **{name: lambda name=name: of_optimizer(name) for name in OPTIMIZERS},  # type: ignore[misc]
+    **{name: partial(of_optimizer, name) for name in OPTIMIZERS},
     "LeNet-5, SGD with momentum": of_training,
 }
 

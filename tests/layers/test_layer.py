@@ -471,13 +471,14 @@ def test_two_values_for_one_array_are_refused(backend: Backend) -> None:
     shared = dc.Dense(3, 3)
     model = dc.Sequential(shared, dc.Tanh(), shared).build().to(place(backend))
     state = model.state_dict()
-    same = {**state, "2.bias": state["2.bias"] + 0.0}
+    with backend.here():
+        same = {**state, "2.bias": state["2.bias"] + 0.0}
+        other = {**state, "2.bias": state["2.bias"] + 1.0}
+        nan = {name: 0.0 * x + float("nan") for name, x in state.items()}
     assert_equal(model.load_state_dict(same).state_dict(), state)
-    other = {**state, "2.bias": state["2.bias"] + 1.0}
     message = r"^state\['0\.bias'\] and state\['2\.bias'\] differ, but are one array of a layer"
     with unchanged(model), pytest.raises(InvalidValue, match=message):
         model.load_state_dict(other)
-    nan = {name: 0.0 * x + float("nan") for name, x in state.items()}
     model.load_state_dict(nan)
 
 

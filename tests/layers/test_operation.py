@@ -147,7 +147,9 @@ def test_a_copy_of_a_model_has_arrays_of_its_own(backend: Backend) -> None:
     model.to(place(backend), dtype="float64")
     x = backend.asarray(images())
     before = {name: backend.to_numpy(a) for name, a in model.state_dict().items()}
-    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+    with backend.here():  # where CuPy puts what was pickled
+        pickled = pickle.loads(pickle.dumps(model))
+    for again in (copy.deepcopy(model), pickled):
         assert again.device == model.device
         assert_equal(again.state_dict(), before)
         y, pullback = again.vjp(x)
