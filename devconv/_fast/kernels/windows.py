@@ -10,6 +10,7 @@ from devconv._array import Array
 from devconv._check import Shape
 from devconv._fast.cupy import take
 from devconv._fast.kernels.source import (
+    WIDE,
     Kernel,
     Kind,
     at,
@@ -18,7 +19,6 @@ from devconv._fast.kernels.source import (
     made,
     reach,
     sizes,
-    wide_dtype,
 )
 from devconv._fast.plan import Plan
 
@@ -48,16 +48,16 @@ def _cut(cupy: ModuleType, rank: int) -> Kernel:
 
 
 def columns(slab: Array, out: Shape, kernel: Shape, stride: Shape, dilation: Shape) -> Array:
-    """The windows of ``slab`` (N, *spatial, C) as rows ``(windows, taps · C)``, widened."""
+    """The windows of ``slab`` (N, *spatial, C) as rows ``(windows, taps · C)``."""
     windows = take(slab, out, kernel, stride, dilation)
-    rows = empty(windows.shape, wide_dtype(slab))
+    rows = empty(windows.shape, slab.dtype)
     made(_copied)(windows, rows)
     count = slab.shape[0] * math.prod(out)
     return rows.reshape((count, math.prod(kernel) * slab.shape[-1]))
 
 
 def _copied(cupy: ModuleType) -> Kernel:
-    return cupy.ElementwiseKernel("T windows", "W rows", "rows = windows;", "devconv_columns")
+    return cupy.ElementwiseKernel("T windows", "T rows", "rows = windows;", "devconv_columns")
 
 
 def put(windows: Array, w: Plan) -> Array:
@@ -72,10 +72,11 @@ def _put(cupy: ModuleType, same: Kind) -> Kernel:
     return cupy.ElementwiseKernel(
         f"raw T windows, {same.parameters}",
         "T slab",
-        f"T total = 0; {same.covering(f'{share} total += windows[at];')} slab = total;",
+        f"wide total = 0; {same.covering(f'{share} total += (wide)windows[at];')} "
+        "slab = static_cast<T>(total);",
         "devconv_put",
         reduce_dims=False,
-        preamble=same.constants,
+        preamble=WIDE + same.constants,
     )
 
 
