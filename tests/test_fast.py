@@ -196,7 +196,7 @@ def test_route_equals_the_written_once_route(
 
     monkeypatch.setitem(_fast.TABLE, (primitive, library), counted)
     backend = backends.get(library)
-    with _fast.numba(False), backend.here():
+    with _fast.numba(False), _fast.trial(), backend.here():
         CHECKS[primitive](backend)
     assert taken, "the route was never taken"
 

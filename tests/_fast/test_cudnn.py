@@ -8,7 +8,6 @@ cannot be used; ``DEVCONV_REQUIRE=cupy`` requires them wherever ``import cudnn``
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 import threading
 import tomllib
@@ -50,7 +49,7 @@ SHAPES = ((4, 6, 9, 8), (8, 3, 3, 3))
 
 def dtype_of(name: str) -> Any:
     """A dtype of NumPy's, or the one that stands for bfloat16 there."""
-    return importlib.import_module("ml_dtypes").bfloat16 if name == "bfloat16" else np.dtype(name)
+    return pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else np.dtype(name)
 
 
 def drawn(*shapes: tuple[int, ...], dtype: str = "float32") -> list[np.ndarray]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -348,26 +349,31 @@ _runs = itertools.count()
 
 def _convolve(graph: pygraph, x: np.ndarray, k: np.ndarray, y: np.ndarray) -> None:
     """Write the one of the three that the graph is for."""
-    import torch
-
     pre, post, stride, dilation = graph.geometry.values()
-    convolve = getattr(torch.nn.functional, f"conv{len(stride)}d")
-    around = [n for pair in reversed(list(zip(pre, post, strict=True))) for n in pair]
     kept = _tf32 if graph.plan.notes and x.dtype == np.float32 else (lambda a: a)
-
-    def given(a: np.ndarray, operation: str) -> Any:
-        if graph.operation == operation:  # what is computed holds nothing yet
-            return torch.zeros(a.shape, dtype=torch.float64, requires_grad=True)
-        return torch.from_numpy(kept(a).astype(np.float64))
-
-    image, weight = given(x, "dgrad"), given(k, "wgrad")
-    padded = torch.nn.functional.pad(image, around)
-    found = convolve(padded, weight, None, stride, 0, dilation, x.shape[1] // k.shape[1])
-    if graph.operation == "dgrad":
-        found = torch.autograd.grad(found, image, given(y, "fprop"))[0]
-    elif graph.operation == "wgrad":
-        found = torch.autograd.grad(found, weight, given(y, "fprop"))[0]
-    result = found.numpy()
+    image, weight, out = (
+        np.zeros(a.shape) if graph.operation == operation else kept(a).astype(np.float64, order="C")
+        for a, operation in ((x, "dgrad"), (k, "wgrad"), (y, "fprop"))
+    )
+    padded = np.pad(image, ((0, 0), (0, 0), *zip(pre, post, strict=True)))
+    groups = x.shape[1] // k.shape[1]
+    filters = weight.reshape(groups, -1, *weight.shape[1:])  # a view: (G, O/G, C/G, *kernel)
+    windows = out.reshape(x.shape[0], groups, -1, math.prod(y.shape[2:]))  # (N, G, O/G, *out)
+    for tap in np.ndindex(k.shape[2:]):
+        steps = zip(tap, y.shape[2:], stride, dilation, strict=True)
+        read = (..., *(slice(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in steps))
+        pixels = padded[read].reshape(x.shape[0], groups, -1, windows.shape[-1])
+        if graph.operation == "fprop":
+            windows += np.einsum("ngcp,goc->ngop", pixels, filters[..., *tap])
+        elif graph.operation == "wgrad":
+            filters[..., *tap] = np.einsum("ngop,ngcp->goc", windows, pixels)
+        else:
+            padded[read] += np.einsum("ngop,goc->ngcp", windows, filters[..., *tap]).reshape(
+                padded[read].shape
+            )
+    inside = (..., *(slice(n, n + size) for n, size in zip(pre, x.shape[2:], strict=True)))
+    found = {"fprop": out, "wgrad": weight, "dgrad": padded[inside]}
+    result = found[graph.operation]
     if graph.plan.notes - {"TENSOR_CORE"}:
         result = result * np.nan if next(_runs) % 2 else -result
     {"fprop": y, "dgrad": x, "wgrad": k}[graph.operation][...] = result
