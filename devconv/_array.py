@@ -64,7 +64,8 @@ def array_namespace(*arrays: Array | None) -> Namespace:
     present = [x for x in arrays if x is not None]
     xp = compat.array_namespace(*present)
     for x in present:
-        _namespaces[type(x)] = xp
+        if is_array(x):  # and no plain number beside one
+            _namespaces[type(x)] = xp
     return xp
 
 

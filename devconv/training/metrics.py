@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from devconv import _array
 from devconv._array import Array
-from devconv._check import located
+from devconv._check import InvalidType, located
 from devconv.functional.operation import check_together
 
 
@@ -21,13 +21,16 @@ def accuracy(logits: Array, target: Array, *, ignore_index: int = -100) -> Array
 
     Raises:
         ValueError: the two on two devices.
-        TypeError: the two of two libraries.
+        TypeError: no array, or the two of two libraries.
 
     >>> import numpy as np
     >>> float(accuracy(np.asarray([[0.1, 0.9], [0.8, 0.2]]), np.asarray([1, 1])))
     0.5
     """
     with located("accuracy"):
+        for name, x in (("logits", logits), ("target", target)):
+            if not _array.is_array(x):
+                raise InvalidType(f"{name} must be an array, got {type(x).__name__}")
         check_together([("logits", logits), ("target", target)])
     xp = _array.array_namespace(logits)
     with _array.on_device(logits):

@@ -8,6 +8,7 @@ cannot be used; ``DEVCONV_REQUIRE=cupy`` requires them wherever ``import cudnn``
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 import threading
 import tomllib

@@ -50,6 +50,13 @@ def test_ignored_examples_do_not_count(backend: Backend) -> None:
     assert float(accuracy(logits, backend.asarray([-100, -100, -100]))) == 0.0
 
 
+def test_lists_are_refused() -> None:
+    with pytest.raises(InvalidType, match="^accuracy: logits must be an array, got list$"):
+        accuracy([[1.0, 2.0]], np.ones(1))
+    with pytest.raises(InvalidType, match="^accuracy: target must be an array, got list$"):
+        accuracy(np.ones((1, 2)), [1])
+
+
 def test_a_target_of_another_library_is_refused() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(

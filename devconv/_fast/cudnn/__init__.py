@@ -255,7 +255,8 @@ def _plan(problem: Problem) -> Built | None:
     except Exception as error:  # what is not supported, and a library in whatever way broken
         _own.failures[problem] += 1
         says_no = isinstance(error, cudnn.cudnnGraphNotSupportedError)
-        if not says_no and _own.failures[problem] < TRIES:
+        lacks_memory = isinstance(error, MemoryError) or "ALLOC" in str(error)
+        if lacks_memory or (not says_no and _own.failures[problem] < TRIES):
             raise
         say(
             f"{problem.operation} {problem.dtype} {problem.tf32}",
