@@ -20,6 +20,15 @@ def installed(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
+def refused(name: str) -> str:
+    """Why a device cannot be used, in one line; empty where it can."""
+    try:
+        dc.device(name)
+    except dc.InvalidValue as problem:
+        return str(problem)
+    return ""
+
+
 @dataclass(frozen=True)
 class Place:
     """``"cpu"``: NumPy beside PyTorch's CPU; ``"cuda"``: CuPy beside PyTorch's GPU."""
@@ -34,11 +43,7 @@ class Place:
     @property
     def missing(self) -> str:
         """Why nothing can be measured here, in one line; empty where it can."""
-        try:
-            dc.device(self.kind)
-        except dc.InvalidValue as problem:
-            return str(problem)
-        return ""
+        return refused(self.kind)
 
     @property
     def has_torch(self) -> bool:
@@ -50,21 +55,17 @@ class Place:
         """Why PyTorch does not compute here, in one line; empty where it does."""
         if self.has_torch:
             return ""
-        try:
-            dc.device("torch:cuda" if self.is_gpu else "torch")
-        except dc.InvalidValue as problem:
-            return str(problem)
-        return "PyTorch does not see the device"
+        why = refused("torch:cuda" if self.is_gpu else "torch")
+        return why or "PyTorch does not see the device"
 
     @property
-    def has_jax(self) -> bool:
-        """Whether JAX is installed, and computes here; it may not take all memory at once."""
+    def lacks_jax(self) -> str:
+        """Why JAX does not compute here, in one line; empty where it does.
+
+        It may not take all memory at once.
+        """
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        try:
-            dc.device(f"jax:{self.kind}")
-        except dc.InvalidValue:
-            return False
-        return True
+        return refused(f"jax:{self.kind}")
 
     @property
     def count(self) -> int:

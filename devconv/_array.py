@@ -55,16 +55,12 @@ def is_array(x: object) -> bool:
     return found
 
 
-def array_namespace(*arrays: Array | None) -> Namespace:
-    """The namespace the arrays share; ``None`` entries are passed over."""
-    kind = type(arrays[0])
-    xp = _namespaces.get(kind)
-    if xp is not None and (len(arrays) == 1 or all(type(x) is kind for x in arrays)):
-        return xp
-    present = [x for x in arrays if x is not None]
-    xp = compat.array_namespace(*present)
-    for x in present:
-        if is_array(x):  # and no plain number beside one
+def array_namespace(x: Array) -> Namespace:
+    """The namespace of the library that ``x`` belongs to."""
+    xp = _namespaces.get(type(x))
+    if xp is None:
+        xp = compat.array_namespace(x)
+        if is_array(x):
             _namespaces[type(x)] = xp
     return xp
 
@@ -281,7 +277,10 @@ def copied(x: Array) -> Array:
 
 
 def written(x: Array, index: Any, value: Array) -> Array:
-    """``x`` with ``value`` at ``index``; in place where the library's arrays can be written."""
+    """``x`` with ``value`` at ``index``; in place where the library's arrays can be written.
+
+    ``torch.compile`` would lose its way in ``at``.
+    """
     if _is_writable(x):
         x[index] = value
         return x
@@ -300,13 +299,14 @@ def added(x: Array, index: Any, value: Array) -> Array:
 def masked(x: Array, kept: Array) -> Array:
     """``x`` where ``kept``, else 0 times ``x``: NaN and infinity are not hidden.
 
-    A product, because NumPy takes longer to choose by a mask than to multiply.
+    A product, because NumPy takes longer to choose by a mask than to multiply; ``jax.jit`` makes
+    a choice of it, which does hide them.
     """
     return x * (kept if library_of(x) == "cupy" else array_namespace(x).astype(kept, x.dtype))
 
 
 def _is_writable(x: Array) -> bool:
-    """Whether ``x`` itself may be written into; ``torch.compile`` would lose its way in ``at``."""
+    """Whether ``x`` itself may be written into."""
     name = library_of(x)
     return name in ("torch", "cupy") or (name == "numpy" and x.flags.writeable)
 

@@ -190,18 +190,18 @@ def look_for_cupy() -> tuple[Any, int]:
         raise Unusable(f"CuPy is installed but broken ({line(error)})", mend, "broken") from None
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     fix = "install or update the NVIDIA driver (nvidia-smi lists the GPUs it sees)"
-    if hidden is not None and problem != _NO_DRIVER:
+    if hidden is not None and problem.endswith(_SEES_NONE):
         fix = f"unset CUDA_VISIBLE_DEVICES, which is {hidden!r} and hides GPUs"
     raise Unusable(f"{title} is installed, but CUDA finds no GPU ({problem})", fix, "no device")
 
 
-_NO_DRIVER = "no NVIDIA driver"
+_SEES_NONE = ("cudaErrorNoDevice: no CUDA-capable device is detected", "the driver shows 0")
 
 
 def _why_no_gpu(runtime: Any) -> str:
     try:
         if runtime.driverGetVersion() == 0:
-            return _NO_DRIVER
+            return "no NVIDIA driver"
         return f"the driver shows {runtime.getDeviceCount()}"
     except Exception as error:
         return line(error)

@@ -224,9 +224,11 @@ def _on(device: Any, stream: Any) -> Iterator[None]:
     """A stream as its device's current one, whichever device is current."""
     with device:
         stream.__enter__()
-    yield
-    with device:
-        stream.__exit__(None, None, None)
+    try:
+        yield
+    finally:
+        with device:
+            stream.__exit__(None, None, None)
 
 
 def get(name: str) -> Backend:

@@ -102,11 +102,6 @@ def test_plain_means_numpy_and_no_subclass() -> None:
     assert _array.is_array(np.ones(1).view(Sub))
 
 
-def test_none_is_passed_over(backend: Backend) -> None:
-    x = backend.asarray(np.ones(1))
-    assert _array.array_namespace(None, x, None) is _array.array_namespace(x)
-
-
 # --- dtypes ---
 
 

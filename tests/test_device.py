@@ -320,12 +320,25 @@ def test_auto_with_an_old_driver(cupy):
 @pytest.mark.parametrize("hidden", ["", "-1"])
 def test_gpus_that_are_hidden(hidden, cupy, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    cupy.available = False
-    reason = dc.device("auto").reason
-    assert reason.endswith(f"unset CUDA_VISIBLE_DEVICES, which is {hidden!r} and hides GPUs")
-    finding._answers.clear()
+    cupy.module.is_available = lambda: False
+
+    def told(problem):
+        finding._answers.clear()
+        monkeypatch.setattr(cupy.module.cuda.runtime, "getDeviceCount", problem)
+        return dc.device("auto").reason
+
+    def no_device():
+        raise RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+    def old_driver():
+        raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+
+    mend = f"unset CUDA_VISIBLE_DEVICES, which is {hidden!r} and hides GPUs"
+    assert told(no_device).endswith(mend)
+    assert told(lambda: 0).endswith(mend)
+    assert "install or update the NVIDIA driver" in told(old_driver)
     cupy.driver = 0
-    assert "install or update the NVIDIA driver" in dc.device("auto").reason
+    assert "install or update the NVIDIA driver" in told(no_device)
 
 
 def test_auto_with_a_driver_and_no_gpu(cupy):

@@ -272,8 +272,7 @@ def test_the_workspace_is_a_constant_of_library_and_device(backend: Backend) -> 
 
 
 def test_a_gpu_gets_a_workspace_by_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
+    torch = pytest.importorskip("torch")
     asked = []
 
     def properties(device: Any) -> Any:

@@ -35,7 +35,8 @@ from benchmarks.gpu import (
     trials,
 )
 from benchmarks.gpu.clock import Dead, brief
-from benchmarks.gpu.told import Part, Told
+from benchmarks.gpu.tables import UNMEASURED
+from benchmarks.gpu.told import Jobs, Part, Told
 from benchmarks.report import RESULTS, heading, save
 from devconv import _fast
 
@@ -84,10 +85,8 @@ def one(part: str, told: Told, out: Path, *, minutes: float | None, resume: bool
     content = record.begin(part)
     record.write()  # an earlier run's mark of who broke the device is no longer true
     try:
-        jobs = PARTS[part].jobs(told)
+        jobs = _to_do(PARTS[part].jobs(told), content["rows"], resume)
         for count, (name, measure) in enumerate(jobs.items(), start=1):
-            if resume and _is_whole(content["rows"].get(name)):
-                continue
             if time.monotonic() > told.deadline:
                 content["stopped"] = f"after {minutes:g} minutes, before {name}"
                 break
@@ -110,9 +109,23 @@ def one(part: str, told: Told, out: Path, *, minutes: float | None, resume: bool
     return fine and "failed" not in content and "stopped" not in content
 
 
+def _to_do(jobs: Jobs, rows: dict[str, Any], resume: bool) -> Jobs:
+    """The rows to measure.
+
+    On resuming, those that are missing come before those that were stopped or failed, which may
+    take all the time again.
+    """
+    if not resume:
+        return jobs
+    left = [name for name in jobs if not _is_whole(rows.get(name))]
+    return {name: jobs[name] for name in sorted(left, key=lambda name: name in rows)}
+
+
 def _is_whole(row: dict[str, Any] | None) -> bool:
     """Whether a row of an earlier run can stay."""
-    return row is not None and "failed row" not in row and not row.get("stopped")
+    if row is None or "failed row" in row or row.get("stopped"):
+        return False
+    return bool(row.get("verdict") != UNMEASURED)
 
 
 def _row(name: str, measure: Callable[[], Any], told: Told) -> dict[str, Any]:

@@ -20,6 +20,10 @@ class NoMeaning(Exception):
     """A fact about CuPy that NumPy cannot play."""
 
 
+class NotHere(Exception):
+    """What a fact needs is not installed, or does not compute here."""
+
+
 class Lab:
     """A device, and its library as CuPy's users know it; on the CPU NumPy rehearses."""
 
@@ -38,6 +42,17 @@ class Lab:
         if not self.place.is_gpu:
             raise NoMeaning
         return self.plain
+
+    @property
+    def torch(self) -> Any:
+        """PyTorch.
+
+        Raises:
+            NotHere: where it does not compute on the device.
+        """
+        if lacks := self.place.lacks_torch:
+            raise NotHere(lacks)
+        return importlib.import_module("torch")
 
     def size(self, n: int) -> int:
         """A size, small in a rehearsal."""

@@ -26,13 +26,15 @@ def jobs(told: Told) -> Jobs:
     switches, lacking = contestants.ours(told)
     switches, asked = contestants.wanted(switches, told.without)
     switches.pop("written once", None)
-    left_out = {**lacking, **asked}
+    place = told.place
+    there = {"PyTorch": place.lacks_torch, "JAX": place.lacks_jax if place.is_gpu else ""}
+    left_out = {**lacking, **asked, **{name: why for name, why in there.items() if why}}
     found = {
         f"{name}, {label}": partial(row, name, label, switch, left_out, told)
-        for name in ("LeNet-5", *(["ResNet-18"] if told.place.is_gpu else []))
+        for name in ("LeNet-5", *(["ResNet-18"] if place.is_gpu else []))
         for label, switch in switches.items()
     }
-    if told.place.is_gpu and told.place.has_jax:  # last: it compiles each operation
+    if place.is_gpu and not there["JAX"]:  # last: it compiles each operation
         found["LeNet-5, JAX"] = partial(row, "LeNet-5", "JAX", nullcontext, {}, told)
     return found
 

@@ -27,6 +27,8 @@ PATIENCE = 20.0
 OF_A_GPU = "(cupy or cuda or cudnn or kernels or test_gpu) and not benchmarks"
 """What pytest runs on a GPU unless it is told: what other machines cannot run."""
 REHEARSED = ("tests/test_check.py",)
+SECOND = "CuPy, the second GPU"
+LIBRARIES = {"torch": "PyTorch on the GPU", "jax": "JAX on the GPU"}
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,15 @@ class Run:
 
 def jobs(told: Told) -> Jobs:
     """On a GPU a row for each way to run the tests; one row where they are named."""
-    place = told.place
+    place, missing = told.place, dict[str, str]()
     if place.is_gpu and not told.tests:
-        runs = on_a_gpu(place)
+        missing = left_out(place)
+        runs = {name: each for name, each in on_a_gpu(place).items() if name not in missing}
     else:
         second = "cupy" if place.is_gpu else "torch" if place.has_torch else ""
         required = ",".join(filter(None, ("numpy", second)))
         runs = {"pytest": Run(told.tests or (REHEARSED if told.small else ()), required)}
-    return {name: partial(row, each, told) for name, each in runs.items()}
+    return {name: partial(row, each, missing, told) for name, each in runs.items()}
 
 
 def on_a_gpu(place: Place) -> dict[str, Run]:
@@ -62,23 +65,28 @@ def on_a_gpu(place: Place) -> dict[str, Run]:
     selected, others = ("-k", OF_A_GPU), ("-k", "cupy and not benchmarks and not test_gpu")
     found = {"CuPy": Run(selected, cupy)}
     found["CuPy, streams of its own"] = Run(others, cupy, {"DEVCONV_TEST_STREAM": "own"})
-    if place.count > 1:
-        found["CuPy, the second GPU"] = Run(others, cupy, {devices: "cuda:1"})
-    for library, title, there in (
-        ("torch", "PyTorch", place.has_torch),
-        ("jax", "JAX", place.has_jax),
-    ):
-        if there:
-            chosen = ("-k", f"{library} and not benchmarks and not doctor")
-            where = {devices: f"{library}:{place.kind}"}
-            found[f"{title} on the GPU"] = Run(chosen, f"numpy,{library}", where)
+    found[SECOND] = Run(others, cupy, {devices: "cuda:1"})
+    for library, title in LIBRARIES.items():
+        chosen = ("-k", f"{library} and not benchmarks and not doctor")
+        where = {devices: f"{library}:{place.kind}"}
+        found[title] = Run(chosen, f"numpy,{library}", where)
     found["CuPy, slow"] = Run(("-m", "slow", *selected), cupy)
     return found
 
 
-def row(each: Run, told: Told) -> Row:
+def left_out(place: Place) -> dict[str, str]:
+    """Which runs of a GPU there cannot be, and why."""
+    why = {
+        SECOND: "there is one GPU" if place.count == 1 else "",
+        LIBRARIES["torch"]: place.lacks_torch,
+        LIBRARIES["jax"]: place.lacks_jax,
+    }
+    return {name: said for name, said in why.items() if said}
+
+
+def row(each: Run, missing: Mapping[str, str], told: Told) -> Row:
     """Run pytest, with the libraries of the place required; its last lines."""
-    return run(each, told.place, told.remaining())
+    return {**run(each, told.place, told.remaining()), "left out": dict(missing)}
 
 
 def run(each: Run, place: Place, limit: float | None = None) -> Row:

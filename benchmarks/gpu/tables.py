@@ -12,6 +12,9 @@ NOTE = (
     "device had finished; a turn is several calls where they are short (`calls` in the record)."
 )
 
+UNMEASURED = "not measured"
+"""The verdict of a row for which something is missing here."""
+
 
 def complete(rows: Mapping[str, Row]) -> dict[str, Row]:
     """The rows that came to their end."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from benchmarks.gpu import digits
 from benchmarks.gpu.convolution import shapes
+from benchmarks.gpu.memory import DTYPES as PEAKS
 from benchmarks.gpu.memory import FIGURES
 from benchmarks.gpu.numpy import NUMPY
 from benchmarks.gpu.tables import complete, gave_up
@@ -106,16 +108,21 @@ def beside_numpy(parts: Parts) -> tuple[Found, str]:
 
 
 def half_a_point(precision: str) -> Callable[[Parts], tuple[Found, str]]:
-    """Points of accuracy on the digits between a precision and float32, each with its routes."""
+    """Points between a precision and float32, each with its routes; and of accuracy alone."""
 
     def figures(parts: Parts) -> tuple[Found, str]:
         rows = complete(parts.get("digits", {}).get("rows", {}))
-        found = {
-            rows[name]["trials"].replace(",", " + ") or OURS: points
-            for name, points in digits.apart(rows).items()
-            if rows[name]["dtype"] == precision
-        }
-        return found, ""
+
+        def found(share: str) -> Found:
+            return {
+                rows[name]["trials"].replace(",", " + ") or OURS: points
+                for name, points in digits.apart(rows, share).items()
+                if rows[name]["dtype"] == precision
+            }
+
+        alone = (f"{label} {points:.2f}" for label, points in found("accuracy").items())
+        said = ", ".join(alone)
+        return found("right"), f"test accuracy alone: {said}" if said else ""
 
     return figures
 
@@ -149,11 +156,11 @@ def targets() -> list[Target]:
         ):
             what = f"{peer} / devconv, step of {network}, {dtype}"
             found.append(Target(what, plain, cudnn, step(network, dtype, peer)))
-        for figure, said in list(FIGURES.items())[:2]:
-            what = f"devconv / {peer}, peak memory of ResNet-18, float32, {said}"
-            found.append(Target(what, 1.5, 1.2, memory(figure, "float32", peer), most=True))
+        for dtype, (figure, said) in product(PEAKS, list(FIGURES.items())[:2]):
+            what = f"devconv / {peer}, peak memory of ResNet-18, {dtype}, {said}"
+            found.append(Target(what, 1.5, 1.2, memory(figure, dtype, peer), most=True))
     for precision in digits.PRECISIONS:
-        what = f"digits, points of accuracy between float32 and {precision}"
+        what = f"digits, points of the share right of {digits.JUDGED}, float32 and {precision}"
         found.append(Target(what, 0.5, 0.5, half_a_point(precision), most=True))
     found.append(Target("NumPy / devconv, step of ResNet-18, float32", 20.0, None, beside_numpy))
     return found

@@ -36,7 +36,7 @@ Route = Callable[..., Any]
 
 TABLE: dict[tuple[str, str], Route] = {
     ("take", "numpy"): numpy.take,
-    ("take", "cupy"): cupy.take,  # unmeasured, like the two below: no run on a GPU is on record
+    ("take", "cupy"): cupy.take,  # CuPy's are unmeasured: no run on a GPU is on record
     ("channel_sums", "cupy"): cupy.channel_sums,
     ("multiply", "cupy"): tf32.multiply,  # under precision("fast") alone, and tried before
     ("multiply", "jax"): jax.multiply,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from devconv._array import Array
-from devconv._detect import line, once
+from devconv._detect import line
 from devconv.precision import precision
 
 _FLOAT32 = 0  # cudaDataType_t: CUDA_R_32F
@@ -45,27 +45,33 @@ def matrices(a: Array, b: Array) -> bool:
 
 def has_tf32(device: Any) -> bool:
     """Whether a device has TF32, this CuPy the names it takes, and :func:`multiply` is right."""
-    known = int(device.compute_capability) >= 80 and _names() is not None
-    return known and once(f"products in TF32 on CUDA device {device.id}", lambda: _tried(device))
+    if int(device.compute_capability) < 80 or _names() is None:
+        return False
+    right = _verdicts.get(device.id)
+    return _tried(device) if right is None else right
+
+
+_verdicts: dict[int, bool] = {}
+"""Whether products were right, by the number of the device; a failure that may pass is none."""
 
 
 def _tried(device: Any) -> bool:
     """Whether products that TF32 holds to the last bit come out so, in each order in memory."""
-    xp, why = module("cupy"), "is wrong"
+    xp, problem = module("cupy"), "is wrong"
     a, b = (np.arange(n * m).reshape(n, m) % 7 - 3.0 for n, m in ((5, 6), (6, 8)))
     try:
         with device:
-            right = [
-                np.array_equal(multiply(left, right).get(), a @ b)
-                for left in _both_orders(xp, a)
-                for right in _both_orders(xp, b)
-            ]
-    except Exception as error:
-        right, why = [False], f"fails ({line(error)})"
-    if not all(right):
-        text = f"a product of matrices in TF32 {why} on CUDA device {device.id}; they stay exact"
+            right = _verdicts[device.id] = all(
+                np.array_equal(multiply(p, q).get(), a @ b)
+                for p in _both_orders(xp, a)
+                for q in _both_orders(xp, b)
+            )
+    except Exception as error:  # out of memory, say
+        right, problem = False, f"fails ({line(error)})"
+    if not right:
+        text = f"a product of matrices in TF32 {problem} on CUDA device {device.id}; it stays exact"
         warnings.warn(text, NotTaken, stacklevel=2)
-    return all(right)
+    return right
 
 
 def _both_orders(xp: Any, host: np.ndarray) -> tuple[Array, Array]:

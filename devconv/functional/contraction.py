@@ -139,7 +139,8 @@ class Product:
     def to_kernel(self, slab: Array, dy: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
         columns = _transposed(self._columns(slab, w))
-        return _array.widen(product(columns, self._dy(dy)))  # (taps·C, windows) (windows, O)
+        dy = _array.cast(self._dy(dy), columns.dtype)
+        return _array.widen(product(columns, dy))  # (taps·C, windows) (windows, O)
 
     def kernel_shaped(self, share: Array) -> Array:
         """See :class:`Contraction`."""

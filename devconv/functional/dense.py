@@ -40,9 +40,10 @@ def dense(x: Array, weight: Array, bias: Array | None = None, /) -> tuple[Array,
     _check(tuple(x.shape), tuple(weight.shape), None if bias is None else tuple(bias.shape))
     out_features, in_features = weight.shape
     rows, matrix = factor(xp.reshape(x, (math.prod(x.shape[:-1]), in_features))), factor(weight)
-    y = product(rows, matrix.T)  # (rows, in) (in, out)
-    if bias is not None:
-        y = y + factor(bias)
+    if bias is None:
+        y = product(rows, matrix.T)  # (rows, in) (in, out)
+    else:  # nothing is rounded before the bias is added
+        y = product(_array.widen(rows), _array.widen(matrix.T)) + _array.widen(bias)
 
     def pullback(dy: Array, skip: tuple[int, ...] = ()) -> tuple[Array | None, ...]:
         dy = factor(xp.reshape(dy, (rows.shape[0], out_features)))

@@ -132,7 +132,7 @@ def _total(x: Array, axes: Axes) -> Array:
     Whole images, then whole rows of pixels are added to each other: long runs in
     channels-last memory, and short sums, which round less than one sum over everything.
     """
-    xp, images = _array.array_namespace(x), axes[:1] == (0,)
+    xp, images = _array.array_namespace(x), int(axes[:1] == (0,))
     short = 1024 if _has_many_channels(x) else 256 if images else 0
     steps: list[Axes] = [axes[:images], *((axis,) for axis in axes[images:])]
     if x.ndim > 3 and math.prod([x.shape[a] for a in axes[images:]]) <= short:  # all at once

@@ -352,7 +352,8 @@ def accumulate(
 
     total = None
     for tile in pieces:
-        share = body(tile, cut(x[tile.of_x], tile.windows))
+        slab = cut(x[tile.of_x], tile.windows)  # what is added up outside is not rounded before
+        share = body(tile, slab if len(pieces) == 1 else _array.widen(slab))
         total = share if total is None else total + share
     return total
 

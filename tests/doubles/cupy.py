@@ -32,6 +32,7 @@ import numpy as np
 import pytest
 
 from devconv import _detect
+from devconv._fast import tf32 as route_tf32
 from tests.backends import Backend
 
 COUNT = 2
@@ -604,6 +605,7 @@ def installed() -> Iterator[None]:
             patch.setitem(sys.modules, name, module)
         patch.setattr(array_api_compat, "cupy", namespace, raising=False)
         patch.setattr(_detect, "_answers", {})
+        patch.setattr(route_tf32, "_verdicts", {})
         with watch.allowed():
             _try_out()
         watch.reset()
@@ -612,12 +614,11 @@ def installed() -> Iterator[None]:
 
 def _try_out() -> None:
     """Let devconv try the devices out now, while the host may read."""
-    from devconv._fast import tf32
     from devconv.device import device
 
     for index in range(COUNT):
         device(f"cuda:{index}")
-        tf32.has_tf32(Device(index))
+        route_tf32.has_tf32(Device(index))
 
 
 # --- in CuPy's place ---

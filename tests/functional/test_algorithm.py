@@ -183,6 +183,7 @@ def test_layers_hand_it_on() -> None:
     ],
 )
 def test_an_explanation_reads_as_one_line(call: Any, said: str) -> None:
+    pytest.importorskip(call.get("device", "numpy"))
     with generic(False), _fast.numba(False):
         explained = dc.explain_conv(**call)
     assert isinstance(explained, dc.Explanation)

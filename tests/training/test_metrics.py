@@ -51,9 +51,9 @@ def test_ignored_examples_do_not_count(backend: Backend) -> None:
 
 
 def test_lists_are_refused() -> None:
-    with pytest.raises(InvalidType, match="^accuracy: logits must be an array, got list$"):
+    with pytest.raises(InvalidType, match=r"^accuracy: logits must be an array, got list$"):
         accuracy([[1.0, 2.0]], np.ones(1))
-    with pytest.raises(InvalidType, match="^accuracy: target must be an array, got list$"):
+    with pytest.raises(InvalidType, match=r"^accuracy: target must be an array, got list$"):
         accuracy(np.ones((1, 2)), [1])
 
 

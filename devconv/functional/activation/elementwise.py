@@ -30,7 +30,7 @@ def clamped(x: Array, low: float, high: float) -> tuple[Array, Pullback]:
     y = at_most(at_least(x, low), high)
 
     def pullback(dy: Array) -> tuple[Array]:
-        inside = (y != partner(y, low)) & (y != partner(y, high))
-        return (_array.masked(dy, inside),)
+        outside = (y <= partner(y, low)) | (y >= partner(y, high))
+        return (_array.masked(dy, ~outside),)
 
     return y, pullback

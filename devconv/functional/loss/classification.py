@@ -166,7 +166,6 @@ def nll_loss(
     if class_weight is not None:
         weight = _class_factor(class_weight, log_p.ndim, axis)
         counts = counts * xp.sum(xp.where(hit, weight, 0.0), axis=axis)
-    hot = xp.astype(hit, log_p.dtype)
     losses = -(counts * score if class_weight is None else _times(counts, score))
     if reduction == "mean":
         loss, spread = weighted_mean(losses, counts)
@@ -174,7 +173,8 @@ def nll_loss(
         loss, spread = reduced(losses, reduction)
 
     def pullback(dy: Array) -> tuple[Array | None, ...]:
-        return -xp.expand_dims(spread(dy) * counts, axis=axis) * hot, None
+        flow = xp.expand_dims(spread(dy) * counts, axis=axis)
+        return xp.where(hit, -flow, 0.0 * flow), None  # NaN everywhere for a label out of range
 
     return loss, pullback
 
