@@ -146,8 +146,8 @@ def nll_loss(
     >>> round(float(loss), 6)  # log(8) / 2
     1.039721
     >>> pullback(np.ones(()))[0]
-    array([[-0.5, -0. ],
-           [-0. , -0.5]])
+    array([[-0.5,  0. ],
+           [ 0. , -0.5]])
     """
     choice("reduction", reduction, REDUCTIONS)
     ignore_index = integer("ignore_index", ignore_index, least=-(2**63))
