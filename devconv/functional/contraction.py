@@ -51,7 +51,27 @@ def contraction(weight: Array, groups: int) -> Contraction:
     return Product(weight, groups)
 
 
-class Product:
+class _Bank:
+    """A kernel, laid out as it is multiplied when that is first asked for.
+
+    Its own cotangent does without.
+    """
+
+    def __init__(self, weight: Array) -> None:
+        self._weight = weight
+        self._made: Array | None = None
+
+    @property
+    def _kernel(self) -> Array:
+        if self._made is None:
+            self._made = self._laid_out()
+        return self._made
+
+    def _laid_out(self) -> Array:
+        raise NotImplementedError
+
+
+class Product(_Bank):
     """Windows as the rows of a matrix, and one product; with groups, a stack of products.
 
     A matrix of columns is ``(windows, taps · C)``, the kernel's ``(taps · C, O)``. With groups
@@ -59,22 +79,15 @@ class Product:
     """
 
     def __init__(self, weight: Array, groups: int) -> None:
+        super().__init__(weight)
         self.groups = groups
         self.shape: Shape = tuple(weight.shape)
         _, c, *kernel = self.shape
         self.taps = math.prod(kernel)
         self.bytes_per_window = self.taps * c * groups * max(4, itemsize(weight))
-        self._weight = weight
-        self._made: Array | None = None
-
-    @property
-    def _matrix(self) -> Array:
-        """The kernel as ``(taps · C, O)``; its own cotangent does without."""
-        if self._made is None:
-            self._made = self._laid_out()
-        return self._made
 
     def _laid_out(self) -> Array:
+        """The kernel as ``(taps · C, O)``."""
         xp = _array.array_namespace(self._weight)
         o, c, *_ = self.shape
         split = (self.groups, o // self.groups, c, self.taps)
@@ -125,12 +138,12 @@ class Product:
 
     def forward(self, slab: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
-        y = product(self._columns(slab, w), self._matrix)  # (windows, taps·C) (taps·C, O)
+        y = product(self._columns(slab, w), self._kernel)  # (windows, taps·C) (taps·C, O)
         return self._image(y, (slab.shape[0], *w.out), self.shape[0])
 
     def to_input(self, dy: Array, w: Windows) -> Array:
         """See :class:`Contraction`."""
-        rows, kernel = self._part(self._dy(dy)), self._part(_transposed(self._matrix))
+        rows, kernel = self._part(self._dy(dy)), self._part(_transposed(self._kernel))
         columns = product(rows, kernel)  # (windows, O) (O, taps·C)
         shape = (dy.shape[0], *w.out, self.taps)
         windows = self._image(columns, shape, self.shape[1] * self.groups)
@@ -150,7 +163,7 @@ class Product:
         return xp.reshape(xp.permute_dims(split, (0, 3, 2, 1)), self.shape)
 
 
-class Depthwise:
+class Depthwise(_Bank):
     """Every output channel reads one input channel: tap by tap, without a product.
 
     With ``m = O / C`` outputs per channel, ``y[..., c, j] = sum over taps of
@@ -158,21 +171,14 @@ class Depthwise:
     """
 
     def __init__(self, weight: Array, groups: int) -> None:
+        super().__init__(weight)
         self.channels, self.multiple = groups, weight.shape[0] // groups
         self.shape: Shape = tuple(weight.shape)
         self.taps = math.prod(self.shape[2:])
         self.bytes_per_window = 4 * weight.shape[0] * max(4, itemsize(weight))
-        self._weight = weight
-        self._made: Array | None = None
-
-    @property
-    def _kernel(self) -> Array:
-        """The kernel as ``(taps, C, m)``, in this order in memory; its cotangent does without."""
-        if self._made is None:
-            self._made = self._laid_out()
-        return self._made
 
     def _laid_out(self) -> Array:
+        """The kernel as ``(taps, C, m)``, in this order in memory."""
         xp = _array.array_namespace(self._weight)
         flat = xp.reshape(_array.widen(self._weight), (self.channels, self.multiple, self.taps))
         in_a_row = xp.reshape(xp.permute_dims(flat, (2, 0, 1)), (self.shape[0] * self.taps,))
